@@ -1,0 +1,75 @@
+"""Effects: what an operation does to a store, in verbs, nouns and amounts.
+
+Rules:
+- One `Effect` a (resource, verb, kind, name); amounts of the same are added up, never listed twice.
+- `rows` is the number that a budget holds: every row event where the store can count events
+  (a row updated a thousand times is a thousand), else the rows that differ afterwards.
+- `net` is what a reader sees: the rows that differ afterwards. None where it was not counted.
+- What cannot be classified has the verb `unknown`, and counts as destructive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# Worst first: the order in which effects are shown.
+VERBS = (
+    "unknown",  # something changed and nothing could be read of it
+    "drop",
+    "replace",  # the same name, another object: its rows are gone
+    "truncate",
+    "delete",
+    "rewrite",  # every row written anew by a change of the table's shape
+    "revoke",
+    "update",
+    "alter",
+    "rename",
+    "insert",
+    "create",
+    "grant",
+    "advance",  # a sequence
+)
+DESTRUCTIVE = frozenset({"unknown", "drop", "replace", "truncate", "delete", "rewrite", "revoke"})
+ROW_VERBS = frozenset({"truncate", "delete", "update", "insert"})
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One thing that was, or would be, done: `drop table readings, 2,913,402 rows`.
+
+    Attributes:
+        resource: the resource touched, `kind/name`.
+        verb: one of `VERBS`.
+        kind: the noun: `table`, `column`, `index`, `sequence`, `view`, `function`, `role`,
+            `setting`, `database` ...
+        name: the object's name as its store spells it, qualified where that is needed.
+        rows: rows lost or changed; None for an object that holds no rows.
+        net: rows that differ afterwards, where both were counted.
+        detail: what a reader wants to know besides, such as `now integer, was text`.
+    """
+
+    resource: str
+    verb: str
+    kind: str
+    name: str
+    rows: int | None = None
+    net: int | None = None
+    detail: str = ""
+
+    @property
+    def is_destructive(self) -> bool:
+        """Whether something that was there is not there afterwards."""
+        return self.verb in DESTRUCTIVE and self.rows != 0
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What a budget allows amounts of."""
+        return (self.resource, self.verb, self.kind, self.name)
+
+
+def worst_first(effects: Iterable[Effect]) -> tuple[Effect, ...]:
+    """Return `effects` in the order of `VERBS`, then most rows first, then by name."""
+    return tuple(
+        sorted(effects, key=lambda e: (VERBS.index(e.verb), -(e.rows or 0), e.kind, e.name))
+    )

@@ -1,0 +1,372 @@
+"""The ports: what the core asks of the world, and the values that cross.
+
+Rules:
+- The core reaches a clock, a file system, a network, a process or a store through these alone.
+- An adapter translates foreign exceptions into `handrail.errors` at this border, with `from`.
+- Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from handrail.plans.effect import Effect
+from handrail.plans.facts import Backup, Fingerprint, Identity, Measure
+
+# Called with (done, total) in units of the work; total None while it is not known.
+Progress = Callable[[int, int | None], None]
+
+
+class Clock(Protocol):
+    """Time, as an argument."""
+
+    def now(self) -> datetime:
+        """Return the wall-clock time, aware, in UTC. May jump either way."""
+
+    def elapsed_s(self) -> float:
+        """Return seconds that only grow, also when the wall clock is set back."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+class Ids(Protocol):
+    """Randomness, as an argument."""
+
+    def new(self) -> str:
+        """Return 32 random hexadecimal digits."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How a script reaches a store.
+
+    Attributes:
+        environment: the standard names of the store's own clients, such as `PGHOST`,
+            `PGPASSWORD`, `DATABASE_URL`.
+        parts: the same by plain name (`url`, `host`, `port`, `user`, `password`, `database`,
+            `path`), for an operation's own mapping of environment names.
+        sockets: `(host, port)` pairs at which the store listens; empty for files.
+        paths: files and directories that the script must be able to write to reach the store:
+            a database file's directory, a server's socket directory.
+        secrets: values that must never appear in a plan, journal, log, error or page.
+    """
+
+    environment: Mapping[str, str]
+    parts: Mapping[str, str]
+    sockets: tuple[tuple[str, int], ...] = ()
+    paths: tuple[Path, ...] = ()
+    secrets: tuple[str, ...] = ()
+
+
+class Store(Protocol):
+    """Anything that holds data: one target, or a clone of it.
+
+    Every method but `restore` and `discard` leaves the store's content as it is. All raise
+    `StoreError` when the store does not answer or refuses.
+    """
+
+    resource: str
+    kind: str
+
+    def identify(self) -> Identity:
+        """Return who the store says it is. Cheap: one connection, no scan."""
+
+    def adopt(self, new_id: str) -> Identity:
+        """Give the store an identity where it has none of its own, and return it.
+
+        A PostgreSQL server has one and is not written to. Twice equals once.
+        """
+
+    def measure(self) -> Measure:
+        """Return exact rows a table, age span of time columns, and size."""
+
+    def fingerprint(self) -> Fingerprint:
+        """Return order-independent checksums of all content, read in one snapshot."""
+
+    def others(self) -> tuple[str, ...]:
+        """Return who else is connected now, for people: `psql as ana from 10.0.3.2`.
+
+        Empty where nobody is, or where the kind of store cannot tell.
+        """
+
+    def backup(self, backup_id: str, into: Path, progress: Progress) -> Backup:
+        """Write a complete backup into the empty directory `into`, durable on return.
+
+        Chooses the fastest form that this store allows. On any error the directory is empty again.
+        """
+
+    def restore(self, backup: Backup, progress: Progress) -> tuple[str, ...]:
+        """Put the store's content back to `backup`, and return what could not be put back.
+
+        What was there is kept beside it under another name where the store can do that. Twice
+        equals once. An error leaves the store as it was.
+        """
+
+    def clone(self, backup: Backup, at: Path, marker: str, progress: Progress) -> Store:
+        """Restore `backup` into the empty directory `at` as a store of its own; return that.
+
+        The clone is readable by the present user alone, has `marker` in its identity, its own
+        endpoint, and shares no server, file or credential with the original. `discard` ends it,
+        also from another process, also when this call was killed half way.
+        """
+
+    def discard(self, at: Path) -> None:
+        """End the clone that was made in `at` and remove every byte of it. Twice equals once."""
+
+    def observe(self, into: Path) -> None:
+        """Write into the empty directory `into` what `effects` needs to know of the state now."""
+
+    def effects(self, before: Path) -> tuple[Effect, ...]:
+        """Return what has changed since `observe(before)`, worst first; empty when nothing has."""
+
+    def connection(self) -> Connection:
+        """Return how a script reaches this store (the clone's, when this is a clone)."""
+
+    def ask(self, query: str, timeout_s: float) -> str:
+        """Return the first value of the first row of a read-only `query`, as text."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process to run.
+
+    Attributes:
+        argv: program and arguments; the program is an absolute path.
+        cwd: working directory.
+        environment: the whole environment; nothing is inherited.
+        timeout_s: after this many seconds it is ended with everything it started.
+        output: file that keeps stdout and stderr as they came, interleaved.
+        output_limit_bytes: of the file; what is beyond is counted and thrown away.
+        reserve_bytes: it is ended when the disk of `output` has less than this free.
+        confine: for a rehearsal: keep it away from the real world where this machine can.
+    """
+
+    argv: tuple[str, ...]
+    cwd: Path
+    environment: Mapping[str, str]
+    timeout_s: float
+    output: Path
+    output_limit_bytes: int = 64 * 1024 * 1024
+    reserve_bytes: int = 256 * 1024 * 1024
+    confine: Confine | None = None
+
+
+@dataclass(frozen=True)
+class Confine:
+    """What a rehearsed script may reach.
+
+    Attributes:
+        writable: files and directories that it may write; the rest is read-only.
+        replaced: real path to the clone's path: the script that opens the first gets the second.
+        hidden: files and directories that it must not read, such as Handrail's state and keys.
+        sockets: `(host, port)` on this machine that it may reach; no other address answers.
+    """
+
+    writable: tuple[Path, ...] = ()
+    replaced: tuple[tuple[Path, Path], ...] = ()
+    hidden: tuple[Path, ...] = ()
+    sockets: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a process ended.
+
+    Attributes:
+        exit_code: 0-255, or minus the signal that ended it.
+        ended: `exited`, `timeout`, `disk-full`, `interrupted`, or `lost` (nobody knows: it killed
+            what watched it).
+        duration_s: from start to the end of the process itself.
+        output_bytes: all that it printed, kept or not.
+        survivors: processes that it left behind, by name; they were ended.
+        reached: what it tried to reach besides its store and its directory, where that could be
+            seen: `10.0.3.9:6379`, `/tmp/pilot.lock`.
+        read: regular files that it opened for reading, where that could be seen; absolute paths.
+        confined: empty when it was confined; else why it was not.
+        traced: empty when `reached` is complete; else why it is not.
+    """
+
+    exit_code: int
+    ended: str
+    duration_s: float
+    output_bytes: int
+    survivors: tuple[str, ...] = ()
+    reached: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+    confined: str = ""
+    traced: str = ""
+
+
+class Processes(Protocol):
+    """Runs a team's own programs."""
+
+    def run(
+        self, command: Command, started: Callable[[int], None], output: Callable[[bytes], None]
+    ) -> Finished:
+        """Run `command` to its end with everything that it starts.
+
+        Args:
+            command: what to run.
+            started: called once with the process id, before the program's first instruction.
+            output: called with each piece of output as it comes.
+
+        Raises:
+            ScriptError: it could not be started (missing, not executable, no interpreter).
+            KeyboardInterrupt: passed on after the process and its children have ended.
+        """
+
+    def end_leftovers(self, token: str) -> tuple[str, ...]:
+        """End processes whose environment has `HANDRAIL_RUN=token`; return their names.
+
+        For recovery: the process that started them was killed.
+        """
+
+    def find_program(self, name: str) -> Path | None:
+        """Return where a program is on the search path."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """The last commit that touched a path."""
+
+    commit: str
+    author: str
+    reviewers: tuple[str, ...]
+    when: str
+
+
+class Repository(Protocol):
+    """The team's git repository, read only."""
+
+    root: Path
+
+    def commit(self, paths: Sequence[str]) -> str | None:
+        """Return the last commit that touched any of `paths`; None when nothing is committed."""
+
+    def uncommitted(self, paths: Sequence[str]) -> tuple[str, ...]:
+        """Return which of `paths` (files below them) differ from the last commit, or are new."""
+
+    def last_change(self, path: str) -> Change | None:
+        """Return the last commit that touched `path`; None when it is not committed."""
+
+    def person(self) -> str:
+        """Return who works here, as `user.email` of git says; empty when it does not."""
+
+
+class Keys(Protocol):
+    """SSH signatures, in the namespace `handrail`."""
+
+    def sign(self, payload: bytes, key: Path) -> str:
+        """Return an armoured signature over `payload`.
+
+        Raises:
+            KeysError: the key is missing, locked or refused.
+        """
+
+    def verify(self, payload: bytes, signature: str, allowed: Path, at: datetime) -> str:
+        """Return the principal in `allowed` whose key made `signature`, valid at `at`.
+
+        Raises:
+            KeysError: nobody's, not over this payload, or not valid then.
+        """
+
+    def principals(self, key: Path, allowed: Path) -> tuple[str, ...]:
+        """Return the principals in `allowed` that own the (public or private) `key`."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of the journal.
+
+    Attributes:
+        chain: what it belongs to: `run-412`, `rehearsal-7f3a91c2`, `approvals`.
+        sequence: from 1, without gaps, a chain.
+        time: wall clock, ISO 8601 UTC; it may go back, the sequence does not.
+        kind: what happened.
+        body: canonical JSON text.
+        previous: hash of the record before it; of the chain's opening anchor for the first.
+        hash: SHA-256 over all the others.
+    """
+
+    chain: str
+    sequence: int
+    time: str
+    kind: str
+    body: str
+    previous: str
+    hash: str
+
+
+class Journal(Protocol):
+    """The hash-chained record. Append only, durable when `append` returns."""
+
+    def append(self, chain: str, kind: str, body: Mapping[str, Any]) -> Record:
+        """Write one record and return it, durable.
+
+        Raises:
+            JournalError: it could not be made durable. Nothing was written.
+        """
+
+    def open_run(self) -> int:
+        """Return a new run number, never given before, from 1."""
+
+    def records(self, chain: str) -> Iterator[Record]:
+        """Yield a chain's records in order; none when there is no such chain."""
+
+    def chains(self, prefix: str = "") -> tuple[str, ...]:
+        """Return the chains whose name begins with `prefix`, in the order of their opening."""
+
+    def last(self, chain: str) -> Record | None:
+        """Return a chain's last record."""
+
+    def anchors(self) -> Iterator[Record]:
+        """Yield the chain of chains: a record when a chain opens, and one when it ends."""
+
+
+class Locks(Protocol):
+    """Which process holds a resource; the holder's death releases it."""
+
+    def hold(self, resource: str, who: str) -> AbstractContextManager[None]:
+        """Hold `resource` for the time of a `with`.
+
+        Raises:
+            RefusedError: another live process holds it; says who.
+        """
+
+    def holder(self, resource: str) -> str | None:
+        """Return who holds `resource` now; None when nobody does."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One probe: whether it was healthy, and what was seen, for people."""
+
+    healthy: bool
+    seen: str
+
+
+class Checks(Protocol):
+    """Probes of health: http, tcp, command. A `sql` check asks a `Store`."""
+
+    def probe(self, check: Mapping[str, Any], timeout_s: float) -> CheckResult:
+        """Probe once. Never raises for an ill target: that is a result."""
+
+
+class Sealer(Protocol):
+    """Encrypts backups at rest."""
+
+    def seal(self, directory: Path, sealed: Path, recipients: Sequence[str]) -> None:
+        """Pack `directory` into one encrypted file, and remove the directory."""
+
+    def open(self, sealed: Path, directory: Path) -> None:
+        """Unpack what `seal` made into the empty `directory`.
+
+        Raises:
+            KeysError: no key that opens it is configured.
+        """

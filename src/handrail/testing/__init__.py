@@ -1,0 +1,1 @@
+"""Shipped fakes of the ports, for the tests of teams and kits."""
