@@ -1,0 +1,1 @@
+"""Declared changes: values, their loading from YAML and Python, and their validation."""

@@ -1,0 +1,157 @@
+"""Reading the estate from `estate/*.yaml`: the edge where files become values.
+
+Rules:
+- Only regular files inside the repository are read; a symbolic link out of it is an error.
+- Every problem of every file is reported, not only the first.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from handrail.errors import DeclarationError, DeclarationErrors, Place
+from handrail.estate.kinds import ENVIRONMENTS, kinds, unknown_section
+from handrail.estate.model import Environment, Estate, Resource
+from handrail.estate.shapes import SIZE_LIMIT_BYTES, Key, Source, pairs, parse
+
+FOLDER = "estate"
+
+
+def load(root: Path, extra_kinds: Mapping[str, Mapping[str, Key]] | None = None) -> Estate:
+    """Return the estate declared in `root/estate`.
+
+    Empty when there is no such folder: Handrail works on machines that never saw an estate.
+
+    Raises:
+        DeclarationErrors: with every problem of shape, in the order of the files.
+    """
+    problems: list[DeclarationError] = []
+    environments: dict[str, Environment] = {}
+    resources: dict[str, Resource] = {}
+    sections = kinds(extra_kinds)
+    with _no_collection():
+        for path in yaml_files(root, FOLDER, problems):
+            source = Source(path)
+            text = read_text(root, path, source)
+            _read_file(text, source, sections, environments, resources)
+            problems += source.problems
+    if problems:
+        raise DeclarationErrors(problems)
+    return Estate(environments, resources)
+
+
+def yaml_files(root: Path, folder: str, problems: list[DeclarationError]) -> Iterator[str]:
+    """Yield the YAML files below `root/folder` as paths relative to `root`, sorted."""
+    top = root / folder
+    if not top.is_dir():
+        return
+    inside = root.resolve()
+    for path in sorted(top.rglob("*")):
+        if path.suffix not in {".yaml", ".yml"} or path.name.startswith("."):
+            continue
+        name = path.relative_to(root).as_posix()
+        if not path.resolve().is_relative_to(inside):
+            problems.append(
+                DeclarationError(
+                    "estate.outside",
+                    f"`{name}` leads out of the repository",
+                    at=Place(name),
+                    hint="put the file itself here, not a link",
+                )
+            )
+        elif path.is_file():
+            yield name
+
+
+def read_text(root: Path, name: str, source: Source) -> str:
+    """Return a file's text; empty, with a problem in `source`, when it cannot be had."""
+    path = root / name
+    data = b""
+    try:
+        with path.open("rb") as file:
+            data = file.read(SIZE_LIMIT_BYTES + 1)
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        source.problems.append(
+            DeclarationError("estate.syntax", "not UTF-8 text", at=Place(name, line))
+        )
+    except OSError as error:
+        source.problems.append(
+            DeclarationError(
+                "estate.unreadable", f"cannot be read: {error.strerror}", at=Place(name)
+            )
+        )
+    return ""
+
+
+def _read_file(
+    text: str,
+    source: Source,
+    sections: Mapping[str, Any],
+    environments: dict[str, Environment],
+    resources: dict[str, Resource],
+) -> None:
+    root = parse(text, source)
+    if root is None:
+        return
+    if not isinstance(root, yaml.MappingNode):
+        source.problem("estate.wrong-type", "expected sections such as `stores:`", root)
+        return
+    for key, value in pairs(root, source):
+        if key.value == "environments":
+            _merge(ENVIRONMENTS.read(value, source), environments, source)
+        elif key.value in sections:
+            found = sections[key.value].read(value, source)
+            named = {f"{r.kind}/{name}": replace(r, name=name) for name, r in (found or {}).items()}
+            _merge_resources(named, resources, source)
+        else:
+            source.problem(
+                "estate.unknown-key",
+                f"unknown section `{key.value}`",
+                key,
+                unknown_section(key.value, {**sections, "environments": None}),
+            )
+
+
+def _merge(
+    found: Mapping[str, Environment] | None, into: dict[str, Environment], source: Source
+) -> None:
+    for name, environment in (found or {}).items():
+        if name in into:
+            source.problems.append(
+                _duplicate(f"environment `{name}`", environment.place, into[name].place)
+            )
+        into[name] = replace(environment, name=name)
+
+
+def _merge_resources(
+    found: Mapping[str, Resource], into: dict[str, Resource], source: Source
+) -> None:
+    for ref, resource in found.items():
+        if ref in into:
+            source.problems.append(_duplicate(f"`{ref}`", resource.place, into[ref].place))
+        into[ref] = resource
+
+
+def _duplicate(what: str, here: Place, there: Place) -> DeclarationError:
+    return DeclarationError("estate.duplicate", f"{what} is declared here and at {there}", at=here)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Reading makes many values and no garbage; the collector would walk them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,179 @@
+"""Python operations: `@operation(...)` on a typed function in `operations/*.py`.
+
+    from handrail.operations.python import operation
+
+    @operation(on={"store": {"environment": "pilot"}}, undo="restore")
+    def trim_sessions(days: int = 30) -> None:
+        '''Remove sessions older than so many days.'''
+
+Rules:
+- The decorator's arguments are literals: planning reads them from the syntax tree and runs nothing.
+- Parameters are `int`, `str` or `bool`; the name is the function's with dashes; the summary is the
+  first line of its docstring.
+- The function runs in a process of its own, in the same environment as a script: same chain, same
+  guards.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from handrail.errors import DeclarationError, Place
+from handrail.estate.loading import read_text
+from handrail.estate.shapes import Source
+from handrail.operations.model import Operation
+from handrail.operations.shapes import OPERATION
+
+F = TypeVar("F", bound=Callable[..., object])
+_TYPES = {"int": "int", "str": "text", "bool": "bool"}
+_FORBIDDEN = {"operation", "run", "parameters", "summary"}
+
+
+def operation(
+    *,
+    on: str | Mapping[str, Any],
+    undo: str | Sequence[str] | Mapping[str, str],
+    watch: Mapping[str, Any] | None = None,
+    effects: Sequence[Mapping[str, Any]] = (),
+    timeout: str = "1h",
+    environment: Mapping[str, str] | None = None,
+    uses: Sequence[str] = (),
+    inherit: Sequence[str] = (),
+) -> Callable[[F], F]:
+    """Mark a function as an operation; the arguments are the keys of `operations/*.yaml`."""
+    del on, undo, watch, effects, timeout, environment, uses, inherit
+
+    def mark(function: F) -> F:
+        return function
+
+    return mark
+
+
+def load_python(root: Path, folder: str, problems: list[DeclarationError]) -> Iterator[Operation]:
+    """Yield the operations in the Python files below `root/folder`, running none of them."""
+    inside = root.resolve()
+    for path in sorted((root / folder).rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        source = Source(name)
+        if not path.resolve().is_relative_to(inside):
+            problems.append(
+                DeclarationError(
+                    "estate.outside", f"`{name}` leads out of the repository", at=Place(name)
+                )
+            )
+            continue
+        try:
+            tree = ast.parse(read_text(root, name, source), filename=name)
+        except (SyntaxError, ValueError, RecursionError) as error:
+            line = getattr(error, "lineno", None)
+            problems.append(
+                DeclarationError("operations.python", f"not Python: {error}", at=Place(name, line))
+            )
+            continue
+        problems += source.problems
+        for node in tree.body:
+            yield from _read_function(node, name, problems)
+
+
+def _read_function(
+    node: ast.stmt, file: str, problems: list[DeclarationError]
+) -> Iterator[Operation]:
+    if not isinstance(node, ast.FunctionDef):
+        return
+    for decorator in node.decorator_list:
+        if isinstance(decorator, ast.Call) and _name(decorator.func) == "operation":
+            found = _read_decorated(node, decorator, file, problems)
+            if found is not None:
+                yield found
+
+
+def _read_decorated(
+    node: ast.FunctionDef, decorator: ast.Call, file: str, problems: list[DeclarationError]
+) -> Operation | None:
+    at = Place(file, node.lineno)
+    try:
+        keys = {str(k.arg): ast.literal_eval(k.value) for k in decorator.keywords}
+        parameters = dict(_parameters(node))
+    except (ValueError, TypeError) as error:
+        problems.append(
+            DeclarationError(
+                "operations.python",
+                f"operation `{node.name}` cannot be read: {error}",
+                at=at,
+                hint="write literals in the decorator, and int, str or bool parameters",
+            )
+        )
+        return None
+    declared = {k: v for k, v in keys.items() if k not in _FORBIDDEN} | {
+        "operation": node.name.replace("_", "-"),
+        "summary": (ast.get_docstring(node) or node.name).splitlines()[0],
+        "run": [file],
+        "parameters": parameters,
+    }
+    return _from_keys(declared, node.name, at, problems)
+
+
+def _from_keys(
+    declared: Mapping[str, Any], function: str, at: Place, problems: list[DeclarationError]
+) -> Operation | None:
+    """Read the keys through the one shape that YAML goes through; JSON is YAML."""
+    source = Source(at.file)
+    node = yaml.compose(json.dumps(declared), yaml.SafeLoader)
+    found: Operation | None = OPERATION.read(node, source) if node else None
+    problems += [DeclarationError(p.code, p.message, at=at, hint=p.hint) for p in source.problems]
+    if found is None:
+        return None
+    return replace(found, function=function, place=at)
+
+
+def _parameters(node: ast.FunctionDef) -> Iterator[tuple[str, dict[str, Any]]]:
+    arguments = node.args
+    if arguments.vararg or arguments.kwarg or arguments.posonlyargs:
+        raise ValueError("*args, **kwargs and positional-only parameters have no names to give")
+    plain = arguments.args + arguments.kwonlyargs
+    missing = [None] * (len(arguments.args) - len(arguments.defaults))
+    defaults = [*missing, *arguments.defaults, *arguments.kw_defaults]
+    for argument, default in zip(plain, defaults, strict=True):
+        kind = _TYPES.get(_name(argument.annotation))
+        if kind is None:
+            raise ValueError(f"parameter `{argument.arg}` must be int, str or bool")
+        shape: dict[str, Any] = {"type": kind}
+        if default is not None:
+            shape["default"] = _text(ast.literal_eval(default))
+        yield argument.arg, shape
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _name(node: ast.expr | None) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    return node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run one Python operation in this process: FILE FUNCTION PARAMETERS-AS-JSON."""
+    import importlib.util  # noqa: PLC0415  only the process that runs an operation needs it
+
+    file, function, given = argv
+    found = importlib.util.spec_from_file_location("operation", file)
+    if found is None or found.loader is None:
+        raise SystemExit(f"cannot import {file}")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    getattr(module, function)(**json.loads(given))
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])
