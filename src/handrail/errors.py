@@ -155,6 +155,8 @@ CODES: dict[str, str] = {
     "operations.target": "The target is missing, ambiguous, or not one the operation is for.",
     "operations.python": "A Python operation's decorator cannot be read without running it.",
     "policy.unknown-guard": "The policy names a guard that no kit registers.",
+    "policy.unknown-group": "The policy names a group that it does not declare.",
+    "policy.unbending": "The policy turns down a guard that may not be turned down.",
     # Planning and judging
     "plan.unknown": "No plan, run or rehearsal has an id that begins so.",
     "plan.ambiguous": "Several ids begin so.",

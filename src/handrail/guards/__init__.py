@@ -1,0 +1,39 @@
+"""The built-in guards, one file each, in the order in which they are asked.
+
+A guard is anything with a `name` and `judge(case)`; each module here is one. A kit adds its own.
+"""
+
+from __future__ import annotations
+
+from handrail.guards import (
+    backup_proven,
+    committed,
+    contraindication,
+    environment,
+    freeze,
+    identity,
+    irreversible,
+    lock,
+    production_data,
+    rehearsed,
+    review,
+    second_person,
+    typed_name,
+)
+from handrail.plans.judging import Guard
+
+BUILT_IN: tuple[Guard, ...] = (
+    identity,
+    lock,
+    environment,
+    production_data,
+    contraindication,
+    freeze,
+    backup_proven,
+    rehearsed,
+    committed,
+    review,
+    irreversible,
+    second_person,
+    typed_name,
+)

@@ -1,0 +1,1 @@
+"""Plans as values, and the pure planning and judging that make them."""

@@ -1,0 +1,30 @@
+"""Two people have seen the script: whoever runs it is not the only one who wrote or reviewed it."""
+
+from __future__ import annotations
+
+from handrail.plans.judging import Case
+from handrail.plans.model import Decision
+
+name = "review"
+
+
+def judge(case: Case) -> Decision:
+    """Refuse a script whose last change was made by the person who runs it, and read by nobody."""
+    change, person = case.plan.facts.change, case.plan.request.person
+    if change is None:
+        return Decision(
+            name,
+            "refuse",
+            "the script's last change is in no commit",
+            remedy="commit it with a `Reviewed-by:` line of somebody else",
+        )
+    seen = {change.author, *change.reviewers} - {person}
+    if not seen:
+        return Decision(
+            name,
+            "refuse",
+            f"{person} wrote the last change ({change.commit[:7]}) and nobody reviewed it",
+            remedy="let somebody review it: a `Reviewed-by:` line in a commit to it",
+        )
+    who = ", ".join(sorted(seen))
+    return Decision(name, "allow", f"last changed in {change.commit[:7]}, seen by {who}")

@@ -1,0 +1,68 @@
+"""Budgets: from measured effects to the most that a run may do, and what went beyond.
+
+Rules:
+- What was not rehearsed may not be done: an effect without an allowance is a breach.
+- Growth between rehearsal and run is allowed for rows alone, by the policy's tolerance.
+- An effect of verb `unknown` is always a breach: nobody can say how much of it is enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from handrail.operations.model import DeclaredEffect
+from handrail.plans.effect import Effect
+from handrail.plans.model import Allowance, Breach, Budget
+
+
+def from_effects(effects: Iterable[Effect], *, relative: float, absolute: int) -> Budget:
+    """Return the budget that a rehearsal's effects make.
+
+    Args:
+        effects: as measured.
+        relative: tolerance as a fraction of the rows.
+        absolute: tolerance in rows; the larger of both counts. Nothing is added to nothing.
+    """
+    return Budget(
+        tuple(
+            Allowance(
+                e.resource,
+                e.verb,
+                e.kind,
+                e.name,
+                e.rows,
+                max(math.ceil(e.rows * relative), absolute) if e.rows else 0,
+            )
+            for e in effects
+            if e.verb != "unknown"
+        ),
+        "rehearsal",
+    )
+
+
+def from_declaration(resource: str, declared: Iterable[DeclaredEffect]) -> Budget:
+    """Return the budget that an operation declares; without rows, any number of them."""
+    return Budget(
+        tuple(Allowance(resource, d.verb, d.kind, d.name, d.rows) for d in declared),
+        "declaration",
+    )
+
+
+def breaches(budget: Budget, effects: Iterable[Effect]) -> tuple[Breach, ...]:
+    """Return the effects that the budget does not cover; empty when all are inside."""
+    allowed = {(a.resource, a.verb, a.kind, a.name): a for a in budget.allowances}
+    found = []
+    for effect in effects:
+        if effect.rows == 0 and effect.verb != "unknown":
+            continue
+        allowance = allowed.get(effect.key)
+        if allowance is None or not _covers(allowance, effect):
+            found.append(Breach(effect, allowance))
+    return tuple(found)
+
+
+def _covers(allowance: Allowance, effect: Effect) -> bool:
+    if effect.rows is None or allowance.rows is None:
+        return True
+    return effect.rows <= allowance.rows + allowance.tolerance

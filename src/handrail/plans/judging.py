@@ -1,0 +1,68 @@
+"""Judging: every guard's decision over a plan, in the guards' order. Pure.
+
+Rules:
+- Every guard speaks on every plan; the policy says at which risk its word can stop one.
+- A guard that raises refuses: what cannot be judged is not allowed.
+- A fact that could not be read refuses on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from handrail.estate.model import Estate
+from handrail.operations.model import Operation
+from handrail.plans.model import Decision, Plan
+from handrail.plans.policy import Policy
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a guard judges: the plan, and the declarations that it came from."""
+
+    plan: Plan
+    operation: Operation
+    estate: Estate
+    policy: Policy
+
+
+class Guard(Protocol):
+    """A named rule."""
+
+    @property
+    def name(self) -> str:
+        """Its name, as the policy and the screen call it."""
+
+    def judge(self, case: Case) -> Decision | None:
+        """Return its decision; None when it has nothing to say about such a plan."""
+
+
+def judge(case: Case, guards: Iterable[Guard]) -> Plan:
+    """Return the plan with every decision: refusals first, then requirements, then the rest."""
+    decisions = [decision for guard in guards if (decision := _judge_one(case, guard)) is not None]
+    decisions += [
+        Decision(f"fact {name}", "refuse", why, remedy="make it readable, then plan again")
+        for name, why in case.plan.facts.unreadable
+    ]
+    return replace(case.plan, decisions=tuple(sorted(decisions, key=_weight)))
+
+
+def _judge_one(case: Case, guard: Guard) -> Decision | None:
+    try:
+        decision = guard.judge(case)
+    except Exception as error:  # noqa: BLE001  a kit's guard may fail in any way; it then refuses
+        decision = Decision(guard.name, "refuse", f"the guard itself failed: {error!r}")
+    if decision is None:
+        return None
+    return replace(
+        decision,
+        binding=case.policy.binds(guard.name, case.plan.risk),
+        declared=decision.declared or case.policy.declared(guard.name),
+    )
+
+
+def _weight(decision: Decision) -> tuple[int, int]:
+    order = {"refuse": 0, "require": 1, "allow": 2}
+    return (0 if decision.binding else 1, order[decision.verdict])

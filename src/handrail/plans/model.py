@@ -1,0 +1,264 @@
+"""A plan and what it is made of: frozen values that are written to the journal as they are.
+
+Rules:
+- A plan fixes everything later stages need; nothing is looked up again that stands here.
+- No value here holds a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from handrail.plans.effect import Effect
+from handrail.plans.facts import Identity, Measure
+
+RISKS = ("none", "low", "high", "critical")
+Verdict = Literal["allow", "require", "refuse"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asked for."""
+
+    operation: str
+    target: str
+    parameters: Mapping[str, str]
+    person: str
+    because: str = ""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What will run: one digest over every file of the operation, and the files with theirs."""
+
+    digest: str
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """The most of one effect: `rows` as rehearsed, and how many more growth may add."""
+
+    resource: str
+    verb: str
+    kind: str
+    name: str
+    rows: int | None
+    tolerance: int = 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that a run may do. What is not in it may not be done at all."""
+
+    allowances: tuple[Allowance, ...]
+    source: Literal["rehearsal", "declaration"]
+
+
+@dataclass(frozen=True)
+class Breach:
+    """An effect beyond the budget: what was allowed, None when nothing was."""
+
+    effect: Effect
+    allowed: Allowance | None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A backup that was restored: when, how long that took, and whether the content was equal."""
+
+    backup: str
+    made_at: str
+    proven_at: str
+    size_bytes: int
+    backup_s: float
+    restore_s: float
+    equal: bool
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """The script, run on a clone.
+
+    Attributes:
+        id: of its chain in the journal.
+        key: digest of what was rehearsed: material, arguments, parameters, target, undo.
+        exit_code: the script's.
+        residue: what its undo left different, as nouns.
+        undone: whether the undo ran and ended well.
+        reached: what the script tried to reach besides its store.
+        unlisted: files of the repository that it read and that the plan does not cover.
+        confined: empty, or why the script could not be kept away from the real world.
+        traced: empty, or why `reached` may be incomplete.
+        measure: the store's content when it was rehearsed.
+    """
+
+    id: str
+    key: str
+    made_at: str
+    person: str
+    exit_code: int
+    ended: str
+    duration_s: float
+    output_bytes: int
+    effects: tuple[Effect, ...]
+    undone: bool
+    undo_s: float
+    undo_effects: tuple[Effect, ...]
+    residue: tuple[str, ...]
+    reached: tuple[str, ...]
+    unlisted: tuple[str, ...]
+    confined: str
+    traced: str
+    measure: Measure
+    proof: Proof
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Another person's signature over a digest."""
+
+    id: str
+    digest: str
+    person: str
+    groups: tuple[str, ...]
+    made_at: str
+    expires_at: str
+    named_target: bool
+    because: str
+    signature: str
+
+
+@dataclass(frozen=True)
+class LastChange:
+    """Who last changed the script, and who reviewed that."""
+
+    commit: str
+    author: str
+    reviewers: tuple[str, ...]
+    when: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything observed for one plan.
+
+    Attributes:
+        now: when, ISO 8601 UTC.
+        identity: who the target says it is; None when it could not be read.
+        measure: its content; None when it could not be read.
+        unreadable: facts that could not be read, and why: a guard that needs one refuses.
+        others: who else is connected to the target.
+        holder: the live process that holds the target.
+        unfinished: runs on the target that were cut off.
+        commit: the last commit that touched what the plan is made of; empty when there is none.
+        uncommitted: files of the plan that differ from that commit.
+        change: the last change of the script.
+        rehearsal: the newest one of this very plan.
+        proof: the newest proven backup of the target.
+        approvals: those over this plan's digest that verify, are not expired, not used.
+    """
+
+    now: str
+    identity: Identity | None = None
+    measure: Measure | None = None
+    unreadable: tuple[tuple[str, str], ...] = ()
+    others: tuple[str, ...] = ()
+    holder: str = ""
+    unfinished: tuple[int, ...] = ()
+    commit: str = ""
+    uncommitted: tuple[str, ...] = ()
+    change: LastChange | None = None
+    rehearsal: Rehearsal | None = None
+    proof: Proof | None = None
+    approvals: tuple[Approval, ...] = ()
+
+
+@dataclass(frozen=True)
+class Consequence:
+    """What the effects mean for another resource, with the path that leads there."""
+
+    resource: str
+    outcome: Literal["stops", "degraded"]
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One guard's word.
+
+    Attributes:
+        guard: its name.
+        verdict: `allow`; `require`: somebody must act first; `refuse`.
+        because: the fact, in one clause.
+        declared: where the rule or the thing judged is declared, `file:line`; may be empty.
+        remedy: what to do instead, usually a command.
+        binding: whether the policy lets this guard stop a plan of this risk.
+    """
+
+    guard: str
+    verdict: Verdict
+    because: str
+    declared: str = ""
+    remedy: str = ""
+    binding: bool = True
+
+
+@dataclass(frozen=True)
+class Target:
+    """The resource as it was when the plan was made."""
+
+    resource: str
+    kind: str
+    environment: str
+    production: bool
+    durability: str
+    holds: tuple[str, ...]
+    declared_identity: str
+    declared_at: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """The smallest journalled act: here, one script on one target."""
+
+    id: str
+    target: str
+    argv: tuple[str, ...]
+    function: str
+    undo: str
+    undo_argv: tuple[str, ...]
+    timeout_s: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done, to what, with what result, and what every guard says."""
+
+    format: int
+    digest: str
+    key: str
+    request: Request
+    summary: str
+    declared_at: str
+    target: Target
+    material: Material
+    steps: tuple[Step, ...]
+    effects: tuple[Effect, ...] | None
+    effects_from: str  # `rehearsal`, `declaration` or `nothing`
+    budget: Budget | None
+    consequences: tuple[Consequence, ...]
+    risk: str
+    risk_because: str
+    decisions: tuple[Decision, ...]
+    facts: Facts
+    watched: tuple[str, ...] = field(default=())
+    soak_s: int = 0
+
+    @property
+    def verdict(self) -> Verdict:
+        """The strictest binding decision."""
+        said = {decision.verdict for decision in self.decisions if decision.binding}
+        return "refuse" if "refuse" in said else "require" if "require" in said else "allow"

@@ -1,0 +1,217 @@
+"""Planning: from what is declared and what was observed to a plan. Pure.
+
+Rules:
+- Same inputs, same digest: no clock, file, network, environment or randomness is read here.
+- The digest covers what an approver signs: effects, target identity and endpoint, script bytes,
+  parameters, budget, undo, watch and the commit. Not rendered text, not row counts of the moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from handrail.estate.graph import dependants
+from handrail.estate.model import Estate, Resource
+from handrail.operations.model import Operation
+from handrail.plans import budget as budgets
+from handrail.plans import risk as risks
+from handrail.plans.canonical import encode, plain, sha256
+from handrail.plans.effect import Effect, worst_first
+from handrail.plans.facts import Identity
+from handrail.plans.model import (
+    Budget,
+    Consequence,
+    Facts,
+    Material,
+    Plan,
+    Request,
+    Step,
+    Target,
+)
+from handrail.plans.policy import Policy
+
+FORMAT = 1
+
+
+def target_of(resource: Resource, estate: Estate) -> Target:
+    """Return the frozen target that a plan carries."""
+    environment = estate.environments.get(resource.environment)
+    store = resource.store
+    return Target(
+        resource=resource.ref,
+        kind=store.kind if store else resource.kind,
+        environment=resource.environment,
+        production=environment.production if environment else False,
+        durability=store.durability if store else "durable",
+        holds=store.holds if store else (),
+        declared_identity=store.identity if store else "",
+        declared_at=str(resource.place),
+    )
+
+
+def steps_of(operation: Operation, target: str, parameters: Mapping[str, str]) -> tuple[Step, ...]:
+    """Return the steps: one script on one target."""
+    return (
+        Step(
+            id=f"{target}/run",
+            target=target,
+            argv=_filled(operation.argv, parameters),
+            function=operation.function,
+            undo=operation.undo.kind,
+            undo_argv=_filled(operation.undo.argv, parameters),
+            timeout_s=operation.timeout_s,
+        ),
+    )
+
+
+def rehearsal_key(
+    steps: tuple[Step, ...], material: Material, parameters: Mapping[str, str], identity: Identity
+) -> str:
+    """Return what a rehearsal is of: it counts for every plan with the same key."""
+    return sha256(
+        encode(
+            {
+                "material": material.digest,
+                "steps": plain(steps),
+                "parameters": dict(parameters),
+                "identity": identity.id,
+                "endpoint": identity.endpoint,
+            }
+        )
+    )
+
+
+def draft(
+    request: Request,
+    operation: Operation,
+    resource: Resource,
+    estate: Estate,
+    policy: Policy,
+    material: Material,
+    facts: Facts,
+) -> Plan:
+    """Return the plan, not yet judged."""
+    target = target_of(resource, estate)
+    steps = steps_of(operation, target.resource, request.parameters)
+    effects, source, budget = _effects(operation, target.resource, policy, facts)
+    risk, because = risks.derive(target, steps, effects, facts.rehearsal)
+    watched = _watched(operation, resource, estate)
+    digest = _digest(request, operation, steps, material, effects, budget, watched, facts)
+    key = (
+        ""
+        if facts.identity is None
+        else rehearsal_key(steps, material, request.parameters, facts.identity)
+    )
+    return Plan(
+        format=FORMAT,
+        digest=digest,
+        key=key,
+        request=request,
+        summary=operation.summary,
+        declared_at=str(operation.place),
+        target=target,
+        material=material,
+        steps=steps,
+        effects=effects,
+        effects_from=source,
+        budget=budget,
+        consequences=consequences(estate, target.resource, effects),
+        risk=risk,
+        risk_because=because,
+        decisions=(),
+        facts=facts,
+        watched=watched,
+        soak_s=operation.watch.soak_s,
+    )
+
+
+def consequences(
+    estate: Estate, resource: str, effects: tuple[Effect, ...] | None
+) -> tuple[Consequence, ...]:
+    """Return what `effects` on `resource` mean for every other resource, worst first.
+
+    Follows `needs` against their direction; a soft need degrades where a hard one stops. Empty when
+    nothing depends on the resource, and when nothing that was there is gone: None (unknown) counts
+    as gone.
+    """
+    if effects is not None and not any(e.is_destructive or e.verb == "alter" for e in effects):
+        return ()
+    return tuple(
+        Consequence(d.ref, "stops" if d.hard else "degraded", d.path)
+        for d in dependants(estate, resource)
+    )
+
+
+def _effects(
+    operation: Operation, resource: str, policy: Policy, facts: Facts
+) -> tuple[tuple[Effect, ...] | None, str, Budget | None]:
+    if facts.rehearsal is not None:
+        effects = worst_first(facts.rehearsal.effects)
+        budget = budgets.from_effects(
+            effects, relative=policy.tolerance, absolute=policy.tolerance_rows
+        )
+        return effects, "rehearsal", budget
+    if operation.effects:
+        declared = tuple(
+            Effect(resource, d.verb, d.kind, d.name, d.rows) for d in operation.effects
+        )
+        return (
+            worst_first(declared),
+            "declaration",
+            budgets.from_declaration(resource, operation.effects),
+        )
+    return None, "nothing", None
+
+
+def _watched(operation: Operation, resource: Resource, estate: Estate) -> tuple[str, ...]:
+    """Return the checks of the operation, the target and every dependant, as text, each once."""
+    found = [f"{resource.ref}: {check}" for check in (*operation.watch.checks, *resource.checks)]
+    refs = [*operation.watch.services, *(d.ref for d in dependants(estate, resource.ref))]
+    for ref in dict.fromkeys(refs):
+        if ref in estate.resources:
+            found += [f"{ref}: {check}" for check in estate.resources[ref].checks]
+    return tuple(dict.fromkeys(found))
+
+
+def _digest(
+    request: Request,
+    operation: Operation,
+    steps: tuple[Step, ...],
+    material: Material,
+    effects: tuple[Effect, ...] | None,
+    budget: Budget | None,
+    watched: tuple[str, ...],
+    facts: Facts,
+) -> str:
+    identity = facts.identity
+    return sha256(
+        encode(
+            {
+                "format": FORMAT,
+                "operation": operation.name,
+                "parameters": dict(request.parameters),
+                "target": request.target,
+                "identity": identity.id if identity else "",
+                "endpoint": identity.endpoint if identity else "",
+                "steps": plain(steps),
+                "material": material.digest,
+                "environment": dict(operation.environment),
+                "inherit": list(operation.inherit),
+                "effects": plain(effects),
+                "budget": plain(budget),
+                "watched": list(watched),
+                "soak_s": operation.watch.soak_s,
+                "commit": facts.commit,
+            }
+        )
+    )
+
+
+def _filled(argv: tuple[str, ...], parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """Put parameters into arguments; a word stays one word, and the program itself is fixed."""
+    filled = list(argv[:1])
+    for word in argv[1:]:
+        for name, value in parameters.items():
+            word = word.replace("{" + name + "}", value)  # noqa: PLW2901  a fold over parameters
+        filled.append(word)
+    return tuple(filled)

@@ -1,0 +1,334 @@
+"""The policy: at which risk each guard may stop a plan, and the bounds that guards judge by.
+
+Rules:
+- Without a `policy.yaml` the default holds, and the default is safe.
+- Some guards bind at every risk and cannot be turned down: `identity`, `lock`, `second-person` at
+  high and above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, time, timedelta, timezone, tzinfo
+from pathlib import Path
+from typing import Any
+
+from handrail.errors import DeclarationError, DeclarationErrors, Place
+from handrail.estate.loading import read_text
+from handrail.estate.shapes import (
+    COUNT,
+    DATE,
+    DURATION,
+    PERCENT,
+    TEXT,
+    Choice,
+    Key,
+    ListOf,
+    MapOf,
+    Record,
+    Source,
+    Text,
+    parse,
+    placed,
+)
+from handrail.plans.model import RISKS
+
+FILE = "policy.yaml"
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+# The lowest risk at which each guard may stop a plan.
+BINDING: Mapping[str, str] = {
+    "identity": "none",
+    "lock": "none",
+    "environment": "low",
+    "contraindication": "low",
+    "production-data": "low",
+    "freeze": "low",  # each freeze names its own risk
+    "backup-proven": "high",
+    "rehearsed": "high",
+    "committed": "high",
+    "review": "high",
+    "irreversible": "high",
+    "second-person": "high",
+    "typed-name": "critical",
+}
+# The highest risk at which a guard may begin to bind: a policy cannot turn these down further.
+NEVER_ABOVE: Mapping[str, str] = {"identity": "none", "lock": "none", "second-person": "high"}
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """A time in which nothing of a risk or above may run.
+
+    Attributes:
+        risk: the lowest risk that is frozen.
+        days: weekdays; empty for every day.
+        start: time of day at which it begins.
+        end: time of day at which it ends; midnight when it lasts to the end of the day.
+        first: first date, `YYYY-MM-DD`; empty for always.
+        last: last date, included.
+        zone: the time zone of all these, an IANA name; UTC when left out.
+    """
+
+    risk: str
+    days: tuple[str, ...]
+    start: str
+    end: str
+    first: str
+    last: str
+    zone: str
+    because: str
+    place: str
+
+    def covers(self, moment: datetime) -> bool:
+        """Whether `moment` (aware) is inside."""
+        local = moment.astimezone(_zone(self.zone))
+        if self.days and DAYS[local.weekday()] not in self.days:
+            return False
+        today = local.date().isoformat()
+        if (self.first and today < self.first) or (self.last and today > self.last):
+            return False
+        clock = local.time().replace(tzinfo=None)
+        begins = _time(self.start, time.min)
+        return clock >= begins and (
+            not self.end or self.end == "24:00" or clock < _time(self.end, time.max)
+        )
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a team asks of a plan.
+
+    Attributes:
+        binding: guard to the lowest risk at which it may stop a plan.
+        where: guard to the place that says so; absent for the default.
+        rehearsal_age_s: how long a rehearsal and its budget count.
+        drift: how far the row count of a touched table may have moved since, as a fraction ...
+        drift_rows: ... or in rows; the larger counts.
+        tolerance: growth that a budget allows, as a fraction ...
+        tolerance_rows: ... or in rows; the larger counts.
+        confine: `prefer` or `require`: whether a rehearsal must be confined.
+        clone_age_s: when a clone is destroyed at the latest.
+        undo_age_s: how long a run can be undone: its backup is kept so long.
+        data_age_s: how old data may be in an environment that says nothing.
+        approval_age_s: how long an approval counts.
+        approvers: groups that may approve, by risk; absent for anybody in `allowed_signers`.
+        groups: group to the people in it.
+        freezes: the calendar.
+    """
+
+    binding: Mapping[str, str] = field(default_factory=lambda: dict(BINDING))
+    where: Mapping[str, str] = field(default_factory=dict)
+    rehearsal_age_s: int = 86400
+    drift: float = 0.01
+    drift_rows: int = 100
+    tolerance: float = 0.01
+    tolerance_rows: int = 2
+    confine: str = "prefer"
+    clone_age_s: int = 4 * 3600
+    undo_age_s: int = 86400
+    data_age_s: int = 30 * 86400
+    approval_age_s: int = 4 * 3600
+    approvers: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    freezes: tuple[Freeze, ...] = ()
+    file: str = ""
+
+    def binds(self, guard: str, risk: str) -> bool:
+        """Whether `guard` may stop a plan of `risk`."""
+        return RISKS.index(risk) >= RISKS.index(self.binding.get(guard, "none"))
+
+    def declared(self, guard: str) -> str:
+        """Where the rule of `guard` stands."""
+        return self.where.get(guard, self.file or "default policy")
+
+
+def _freeze(
+    *,
+    place: Place,
+    risk: str,
+    days: tuple[str, ...],
+    start: str,
+    end: str,
+    first: str,
+    last: str,
+    zone: str,
+    because: str,
+) -> Freeze:
+    return Freeze(risk, days, start, end, first, last, zone, because, str(place))
+
+
+_CLOCK = Text(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00", "a time such as `15:00`")
+_RISK = Choice(*RISKS)
+
+_REHEARSAL = Record(
+    dict,
+    {
+        "max-age": Key(DURATION, "how long it counts", default=86400),
+        "drift": Key(PERCENT, "how far a touched table's rows may have moved", default=0.01),
+        "drift-rows": Key(COUNT, "the same in rows; the larger counts", default=100),
+        "tolerance": Key(PERCENT, "growth that the budget allows", default=0.01),
+        "tolerance-rows": Key(COUNT, "the same in rows; the larger counts", default=2),
+        "confine": Key(
+            Choice("prefer", "require"), "whether it must be confined", default="prefer"
+        ),
+        "clone-deadline": Key(DURATION, "when a clone is destroyed at the latest", default=14400),
+    },
+)
+_APPROVAL = Record(
+    dict,
+    {
+        "max-age": Key(DURATION, "how long it counts", default=14400),
+        "by": Key(MapOf(TEXT), "risk to the group that approves it", default={}),
+    },
+)
+POLICY = Record(
+    dict,
+    {
+        "guards": Key(
+            MapOf(placed(_RISK)), "guard to the lowest risk at which it may stop a plan", default={}
+        ),
+        "rehearsal": Key(_REHEARSAL, "bounds of rehearsals"),
+        "approval": Key(_APPROVAL, "bounds of approvals"),
+        "undo-for": Key(DURATION, "how long a run can be undone", default=86400),
+        "data-age": Key(
+            DURATION, "how old data may be where the environment does not say", default=30 * 86400
+        ),
+        "groups": Key(MapOf(ListOf(TEXT)), "groups of people, as in allowed_signers", default={}),
+        "freezes": Key(
+            ListOf(
+                Record(
+                    _freeze,
+                    {
+                        "risk": Key(_RISK, "the lowest risk that is frozen", default="high"),
+                        "days": Key(ListOf(Choice(*DAYS)), "weekdays", default=()),
+                        "start": Key(_CLOCK, "when it begins, of the day", default=""),
+                        "end": Key(_CLOCK, "when it ends, of the day", default=""),
+                        "first": Key(DATE, "first date", default=""),
+                        "last": Key(DATE, "last date", default=""),
+                        "zone": Key(TEXT, "time zone, such as Europe/London", default="UTC"),
+                        "because": Key(TEXT, "why", default=""),
+                    },
+                )
+            ),
+            "when nothing may run",
+            default=(),
+        ),
+    },
+)
+
+
+def load(root: Path, guards: tuple[str, ...]) -> Policy:
+    """Return the policy in `root/policy.yaml`, or the default when there is none.
+
+    Args:
+        root: the repository.
+        guards: names of every registered guard.
+
+    Raises:
+        DeclarationErrors: with every problem.
+    """
+    if not (root / FILE).is_file():
+        return Policy()
+    source = Source(FILE)
+    node = parse(read_text(root, FILE, source), source)
+    found = POLICY.read(node, source) if node is not None else None
+    problems = source.problems
+    if found is not None:
+        problems += _policy_errors(found, guards)
+    if problems:
+        raise DeclarationErrors(problems)
+    return _policy(found) if found is not None else Policy(file=FILE)
+
+
+def _policy(found: Mapping[str, Any]) -> Policy:
+    said: Mapping[str, tuple[str, Place]] = found["guards"]
+    rehearsal = found["rehearsal"] or {}
+    approval = found["approval"] or {}
+    bounds = {
+        "rehearsal_age_s": rehearsal.get("max_age"),
+        "drift": rehearsal.get("drift"),
+        "drift_rows": rehearsal.get("drift_rows"),
+        "tolerance": rehearsal.get("tolerance"),
+        "tolerance_rows": rehearsal.get("tolerance_rows"),
+        "confine": rehearsal.get("confine"),
+        "clone_age_s": rehearsal.get("clone_deadline"),
+        "approval_age_s": approval.get("max_age"),
+        "approvers": approval.get("by"),
+    }
+    return Policy(
+        binding={**BINDING, **{guard: risk for guard, (risk, _) in said.items()}},
+        where={guard: str(place) for guard, (_, place) in said.items()},
+        undo_age_s=found["undo_for"],
+        data_age_s=found["data_age"],
+        groups=found["groups"],
+        freezes=found["freezes"],
+        file=FILE,
+        **{name: value for name, value in bounds.items() if value is not None},
+    )
+
+
+def _policy_errors(found: Mapping[str, Any], guards: tuple[str, ...]) -> list[DeclarationError]:
+    from handrail.estate.shapes import nearest  # noqa: PLC0415  beside its one use
+
+    problems = []
+    for guard, (risk, place) in found["guards"].items():
+        if guard not in guards:
+            problems.append(
+                DeclarationError(
+                    "policy.unknown-guard",
+                    f"unknown guard `{guard}`",
+                    at=place,
+                    hint=nearest(guard, guards),
+                )
+            )
+        limit = NEVER_ABOVE.get(guard)
+        if limit and RISKS.index(risk) > RISKS.index(limit):
+            problems.append(
+                DeclarationError(
+                    "policy.unbending",
+                    f"`{guard}` binds from risk {limit}, whatever a policy says",
+                    at=place,
+                )
+            )
+    for risk, group in (found["approval"] or {}).get("by", {}).items():
+        if risk not in RISKS or group not in found["groups"]:
+            problems.append(
+                DeclarationError(
+                    "policy.unknown-group",
+                    f"`{risk}: {group}` names no risk, or no group of `groups`",
+                    at=Place(FILE),
+                    hint=nearest(group, tuple(found["groups"])),
+                )
+            )
+    for freeze in found["freezes"]:
+        try:
+            _zone(freeze.zone)
+        except (KeyError, ValueError, OSError):
+            problems.append(
+                DeclarationError(
+                    "estate.wrong-type",
+                    f"unknown time zone `{freeze.zone}`",
+                    at=Place(*_split_place(freeze.place)),
+                    hint="write an IANA name or UTC",
+                )
+            )
+    return problems
+
+
+def _split_place(place: str) -> tuple[str, int]:
+    file, _, line = place.rpartition(":")
+    return file, int(line)
+
+
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return timezone(timedelta(0), "UTC")
+    from zoneinfo import ZoneInfo  # noqa: PLC0415  only a calendar needs it
+
+    return ZoneInfo(name)
+
+
+def _time(text: str, otherwise: time) -> time:
+    return time.fromisoformat(text) if text else otherwise
