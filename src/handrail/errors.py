@@ -173,6 +173,7 @@ CODES: dict[str, str] = {
     "store.identity": "The store is not the one that was adopted.",
     "store.unsupported": "The store, or its version, cannot do what was asked.",
     "store.tools-missing": "Programs that are needed for this store are not on this machine.",
+    "store.locked": "Another process holds the store's lock for too long.",
     "store.disk-full": "The disk is full, or would be.",
     "store.url": "A store's address cannot be read, or a variable that holds it is not set.",
     "store.moved": "Others wrote to the store in between; going back would lose what they wrote.",
