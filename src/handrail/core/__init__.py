@@ -1,0 +1,1 @@
+"""The stages that touch the world, through ports alone, one file a stage."""

@@ -93,6 +93,7 @@ class Backup:
         made_at: when it was begun, ISO 8601 UTC.
         identity: the store's id and endpoint at that time.
         fingerprint: of the content that it holds, where that was read in the same snapshot.
+        inner: of an encrypted backup, the path of the backup inside of what is unpacked.
     """
 
     id: str
@@ -102,3 +103,4 @@ class Backup:
     made_at: str
     identity: Identity
     fingerprint: Fingerprint | None = None
+    inner: str = ""

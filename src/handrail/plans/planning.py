@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from handrail.estate.graph import dependants
-from handrail.estate.model import Estate, Resource
+from handrail.estate.model import Check, Estate, Resource
 from handrail.operations.model import Operation
 from handrail.plans import budget as budgets
 from handrail.plans import risk as risks
@@ -95,7 +95,7 @@ def draft(
     steps = steps_of(operation, target.resource, request.parameters)
     effects, source, budget = _effects(operation, target.resource, policy, facts)
     risk, because = risks.derive(target, steps, effects, facts.rehearsal)
-    watched = _watched(operation, resource, estate)
+    watched = tuple(f"{ref}: {check}" for ref, check in watched_checks(operation, resource, estate))
     digest = _digest(request, operation, steps, material, effects, budget, watched, facts)
     key = (
         ""
@@ -163,13 +163,18 @@ def _effects(
     return None, "nothing", None
 
 
-def _watched(operation: Operation, resource: Resource, estate: Estate) -> tuple[str, ...]:
-    """Return the checks of the operation, the target and every dependant, as text, each once."""
-    found = [f"{resource.ref}: {check}" for check in (*operation.watch.checks, *resource.checks)]
+def watched_checks(
+    operation: Operation, resource: Resource, estate: Estate
+) -> tuple[tuple[str, Check], ...]:
+    """Return the checks of the operation, of the target and of every dependant, each once.
+
+    Each with the resource that it is of.
+    """
+    found = [(resource.ref, check) for check in (*operation.watch.checks, *resource.checks)]
     refs = [*operation.watch.services, *(d.ref for d in dependants(estate, resource.ref))]
     for ref in dict.fromkeys(refs):
         if ref in estate.resources:
-            found += [f"{ref}: {check}" for check in estate.resources[ref].checks]
+            found += [(ref, check) for check in estate.resources[ref].checks]
     return tuple(dict.fromkeys(found))
 
 

@@ -1,0 +1,123 @@
+"""Reading everything that is declared, and finding an operation and its target in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from handrail.core.world import Declared, Kit
+from handrail.errors import DeclarationErrors, Place, UsageError
+from handrail.estate import checking
+from handrail.estate import loading as estates
+from handrail.estate.model import Address, Estate, Resource, StoreSettings
+from handrail.estate.shapes import Key, nearest
+from handrail.operations import loading as operations
+from handrail.operations.model import Operation
+from handrail.plans import policy as policies
+from handrail.plans.judging import Guard
+
+POSTGRES_SCHEMES = ("postgres://", "postgresql://")
+
+
+def load(root: Path, kits: Sequence[Kit], guards: Sequence[Guard]) -> Declared:
+    """Return what is declared below `root`.
+
+    Raises:
+        DeclarationErrors: with every problem that makes it unusable.
+    """
+    kinds: dict[str, dict[str, Key]] = {}
+    for kit in kits:
+        kinds.update({kind: dict(keys) for kind, keys in kit.kinds.items()})
+    estate = estates.load(root, kinds)
+    found = operations.load(root)
+    for kit in kits:
+        found = {operation.name: operation for operation in kit.operations} | found
+    policy = policies.load(root, tuple(guard.name for guard in guards))
+    problems = checking.errors(estate) + operations.errors(found, estate, root)
+    if problems:
+        raise DeclarationErrors(problems)
+    return Declared(estate, found, policy)
+
+
+def find_operation(declared: Declared, name: str, root: Path, target: str) -> Operation:
+    """Return the operation of that name, or one for the script at that path.
+
+    Raises:
+        UsageError: neither is there.
+    """
+    if name in declared.operations:
+        return declared.operations[name]
+    if "/" in name or (Path.cwd() / name).is_file():
+        return operations.undeclared(name, root, target or "store/")
+    raise UsageError(
+        "operations.unknown",
+        f"no operation `{name}` is declared",
+        hint=nearest(name, tuple(declared.operations))
+        or f"a script is named by its path: ./{name}",
+    )
+
+
+def find_target(estate: Estate, operation: Operation, on: str | None) -> Resource:
+    """Return the one resource that is meant.
+
+    Args:
+        estate: where it is declared.
+        operation: what it is for.
+        on: what the caller said: `store/name`, `name`, a database's URL or file; None for the only
+            one that the operation can mean.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    if on is None:
+        return _only(estate, operation)
+    for ref in (on, f"store/{on}"):
+        if ref in estate.resources:
+            return estate.resources[ref]
+    if on.startswith(POSTGRES_SCHEMES) or _is_file(on):
+        return undeclared_store(on)
+    raise UsageError(
+        "estate.unknown-store",
+        f"no store `{on}` is declared, and it is no file or postgres:// URL",
+        hint=nearest(on, [r.name for r in estate.stores.values()]),
+    )
+
+
+def undeclared_store(address: str) -> Resource:
+    """Return a resource for a database that no estate declares, with the safest assumptions."""
+    is_postgres = address.startswith(POSTGRES_SCHEMES)
+    tail = (
+        address.split("?", maxsplit=1)[0].rstrip("/").rpartition("/")[2]
+        if is_postgres
+        else (Path(address).stem)
+    )
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in tail).strip("-.") or "database"
+    value = address if is_postgres else str(Path(address).resolve())
+    settings = StoreSettings(
+        "postgres" if is_postgres else "sqlite", Address(value=value), "durable", (), "", None
+    )
+    return Resource("store", name[:63], Place("--on"), store=settings)
+
+
+def _only(estate: Estate, operation: Operation) -> Resource:
+    on = operation.on
+    found = [
+        resource
+        for resource in estate.stores.values()
+        if (not on.name or resource.name == on.name)
+        and (not on.environment or resource.environment == on.environment)
+    ]
+    if len(found) == 1 and (on.name or on.environment or operation.declared):
+        return found[0]
+    names = [resource.ref for resource in found]
+    said = "fits several: " + ", ".join(names) if names else "fits no declared store"
+    raise UsageError(
+        "operations.target",
+        f"operation `{operation.name}` {said}",
+        at=operation.place,
+        hint=f"choose one with --on {names[0] if names else 'STORE, URL or FILE'}",
+    )
+
+
+def _is_file(text: str) -> bool:
+    return "\0" not in text and Path(text).exists()

@@ -1,0 +1,122 @@
+"""Observing: everything that one plan needs to know of the world, read once.
+
+Rules:
+- A fact that cannot be read is a fact too (`unreadable`), and refuses later; nothing is guessed.
+- Reading changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from handrail.core import records
+from handrail.core.world import World
+from handrail.errors import HandrailError, KeysError
+from handrail.estate.model import Resource
+from handrail.operations.model import Operation
+from handrail.plans import material as materials
+from handrail.plans.canonical import encode, time_text
+from handrail.plans.model import Approval, Facts, LastChange, Material, Request
+from handrail.plans.planning import rehearsal_key, steps_of
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Reader:
+    """Reads facts one after the other and keeps what could not be read."""
+
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+    def read(self, name: str, how: Callable[[], T]) -> T | None:
+        try:
+            return how()
+        except HandrailError as error:
+            self.unreadable.append((name, error.message))
+            return None
+
+
+def observe(
+    world: World, operation: Operation, resource: Resource, request: Request
+) -> tuple[Facts, Material]:
+    """Return the facts for a plan, and what would run.
+
+    Approvals are not among them: they are over a digest that does not exist yet.
+
+    Raises:
+        DeclarationError: what would run cannot be read.
+    """
+    material = materials.read(world.root, operation)
+    paths = materials.paths(operation, material)
+    reader = _Reader()
+    store = reader.read("store", lambda: world.open_store(resource))
+    identity = reader.read("identity", store.identify) if store else None
+    answers = store if identity else None
+    rehearsal = None
+    if identity is not None:
+        steps = steps_of(operation, resource.ref, request.parameters)
+        key = rehearsal_key(steps, material, request.parameters, identity)
+        rehearsal = records.rehearsal(world.journal, key)
+    return Facts(
+        now=time_text(world.clock.now()),
+        identity=identity,
+        measure=reader.read("measure", answers.measure) if answers else None,
+        others=(reader.read("connections", answers.others) or ()) if answers else (),
+        holder=world.locks.holder(resource.ref) or "",
+        unfinished=records.unfinished(world.journal, resource.ref),
+        commit=reader.read("commit", lambda: world.repository.commit(paths) or "") or "",
+        uncommitted=reader.read("changes", lambda: world.repository.uncommitted(paths)) or (),
+        change=reader.read("last change", lambda: _change(world, operation.argv[0])),
+        rehearsal=rehearsal,
+        proof=records.proof(world.journal, resource.ref),
+        unreadable=tuple(reader.unreadable),
+    ), material
+
+
+def _change(world: World, script: str) -> LastChange | None:
+    found = world.repository.last_change(script)
+    if found is None:
+        return None
+    return LastChange(found.commit, found.author, found.reviewers, found.when)
+
+
+def payload(approval: Approval, target: str) -> bytes:
+    """Return the bytes that an approval signs: the digest, and all that bounds the approval."""
+    return (
+        encode(
+            {
+                "format": 1,
+                "digest": approval.digest,
+                "id": approval.id,
+                "person": approval.person,
+                "made_at": approval.made_at,
+                "expires_at": approval.expires_at,
+                "target": target if approval.named_target else "",
+                "because": approval.because,
+            }
+        )
+        + "\n"
+    ).encode()
+
+
+def valid_approvals(world: World, digest: str, target: str, now: str) -> tuple[Approval, ...]:
+    """Return the unused, unexpired approvals of `digest` whose signatures verify now."""
+    found = []
+    for approval in records.approvals(world.journal, digest):
+        if not approval.made_at <= now < approval.expires_at:
+            continue
+        try:
+            signer = world.keys.verify(
+                payload(approval, target),
+                approval.signature,
+                world.allowed_signers,
+                datetime.fromisoformat(now),
+            )
+        except KeysError:
+            continue
+        if signer == approval.person:
+            found.append(approval)
+    return tuple(found)

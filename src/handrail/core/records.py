@@ -1,0 +1,128 @@
+"""What the journal holds, by chain, as values: the one place that knows the chains' names.
+
+plans-<digest>              `planned` each time that a plan is made
+rehearsal-<key>-<id>        `opened`, steps, `measured`
+proofs-<resource>           `proven` each time that a backup was restored
+approvals-<digest>          `approved`, `used`
+resource-<resource>         `run-begun` and `run-ended`: who changed it, in order
+run-<number>                one run
+clone-<id>                  `made`, `destroyed`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from handrail.errors import UsageError
+from handrail.plans.model import Approval, Plan, Proof, Rehearsal
+from handrail.ports import Journal, Record
+
+T = TypeVar("T")
+_KEY_CHARACTERS = 16
+SHORT = 8
+
+
+def decode(body: Any, kind: type[T]) -> T:
+    """Return the value that was written as `body`."""
+    import msgspec  # noqa: PLC0415  a plan that reads no record does not pay for it
+
+    return msgspec.convert(body, kind)
+
+
+def body(record: Record) -> dict[str, Any]:
+    """Return a record's body."""
+    found: dict[str, Any] = json.loads(record.body)
+    return found
+
+
+def short(digest: str) -> str:
+    """Return the digest as people type it: `7f3a-91c2`."""
+    return f"{digest[:4]}-{digest[4:SHORT]}"
+
+
+def plan_chain(digest: str) -> str:
+    """Return the chain of a plan."""
+    return f"plans-{digest}"
+
+
+def rehearsal_chain(key: str, rehearsal: str) -> str:
+    """Return the chain of a rehearsal."""
+    return f"rehearsal-{key[:_KEY_CHARACTERS]}-{rehearsal}"
+
+
+def run_chain(number: int) -> str:
+    """Return the chain of a run."""
+    return f"run-{number}"
+
+
+def unfinished(journal: Journal, resource: str) -> tuple[int, ...]:
+    """Return the run on `resource` that was begun and not ended; empty when there is none."""
+    last = journal.last(f"resource-{resource}")
+    if last is None or last.kind == "run-ended":
+        return ()
+    return (int(body(last)["run"]),)
+
+
+def proof(journal: Journal, resource: str) -> Proof | None:
+    """Return the newest proof of a backup of `resource`."""
+    last = journal.last(f"proofs-{resource}")
+    return None if last is None else decode(body(last), Proof)
+
+
+def rehearsal(journal: Journal, key: str) -> Rehearsal | None:
+    """Return the newest rehearsal with this key that measured something."""
+    found = None
+    for chain in journal.chains(f"rehearsal-{key[:_KEY_CHARACTERS]}-"):
+        last = journal.last(chain)
+        if last is not None and last.kind == "measured":
+            candidate = decode(body(last)["rehearsal"], Rehearsal)
+            found = candidate if candidate.key == key else found
+    return found
+
+
+def approvals(journal: Journal, digest: str) -> tuple[Approval, ...]:
+    """Return the approvals of `digest` that no run has used. Signatures are not checked here."""
+    found: dict[str, Approval] = {}
+    for record in journal.records(f"approvals-{digest}"):
+        if record.kind == "approved":
+            approval = decode(body(record), Approval)
+            found[approval.id] = approval
+        else:
+            found.pop(body(record)["id"], None)
+    return tuple(found.values())
+
+
+def find_plan(journal: Journal, prefix: str) -> Plan:
+    """Return the newest plan whose digest begins with `prefix` (dashes do not count).
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    wanted = prefix.replace("-", "").lower()
+    chains = journal.chains(f"plans-{wanted}") if wanted else ()
+    if not chains:
+        raise UsageError("plan.unknown", f"no plan begins with `{prefix}`", hint="handrail plan")
+    if len(chains) > 1:
+        some = ", ".join(short(chain.removeprefix("plans-")) for chain in chains[:5])
+        raise UsageError(
+            "plan.ambiguous", f"several plans begin with `{prefix}`: {some}", hint="type more of it"
+        )
+    last = journal.last(chains[0])
+    if last is None:
+        raise UsageError("plan.unknown", f"no plan begins with `{prefix}`")
+    return decode(body(last), Plan)
+
+
+def plans(journal: Journal) -> Iterator[Plan]:
+    """Yield the newest of each plan, in the order of their first making."""
+    for chain in journal.chains("plans-"):
+        last = journal.last(chain)
+        if last is not None:
+            yield decode(body(last), Plan)
+
+
+def runs(journal: Journal) -> tuple[int, ...]:
+    """Return the numbers of every run, oldest first."""
+    return tuple(sorted(int(chain.removeprefix("run-")) for chain in journal.chains("run-")))

@@ -1,0 +1,365 @@
+"""Rehearsing: the script runs on a clone that was restored from a fresh backup.
+
+Rules:
+- The clone is proven to be another store than the target before the script starts: its identity
+  has a marker that only this rehearsal knows, its endpoint differs, the target has no marker.
+- The clone is destroyed when the rehearsal ends, however it ends, and that is journalled.
+- The target is only read: its fingerprint may change by its own users' work, never by ours.
+- A backup counts from here on: it was restored, and its content compared.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from handrail.core import backups, clones, records, scripts
+from handrail.core.deciding import Decided, again
+from handrail.core.world import Talk, World
+from handrail.errors import RefusedError, ScriptError, StoreError
+from handrail.plans.canonical import plain, time_text
+from handrail.plans.effect import Effect
+from handrail.plans.facts import Backup, Fingerprint
+from handrail.plans.model import Plan, Proof, Rehearsal
+from handrail.ports import Confine, Finished, Store
+
+
+@dataclass
+class _Rehearsing:
+    """One rehearsal on its way: what every part of it needs."""
+
+    world: World
+    decided: Decided
+    talk: Talk
+    id: str
+    chain: str
+    folder: Path
+
+    @property
+    def plan(self) -> Plan:
+        return self.decided.plan
+
+    def note(self, kind: str, **body: object) -> None:
+        self.world.journal.append(self.chain, kind, {k: plain(v) for k, v in body.items()})
+
+
+@dataclass(frozen=True)
+class _Undone:
+    worked: bool
+    seconds: float
+    effects: tuple[Effect, ...]
+    residue: tuple[str, ...]
+
+
+def rehearse(world: World, decided: Decided, talk: Talk) -> Decided:
+    """Rehearse a plan's script, and return the plan made anew with what was measured.
+
+    Raises:
+        RefusedError: the target cannot be told from a clone, or the script must be confined and
+            this machine cannot.
+        StoreError: no backup, no restore or no clone could be made.
+        ScriptError: the script could not be started.
+    """
+    clones.sweep(world)
+    _refuse_unsuitable(world, decided)
+    rehearsal = _begin(world, decided, talk)
+    try:
+        measured = _rehearse(rehearsal)
+    except BaseException as error:
+        rehearsal.note("failed", error=type(error).__name__)
+        raise
+    finally:
+        world.journal.close(rehearsal.chain)
+    rehearsal.note("measured", rehearsal=measured)
+    world.journal.close(rehearsal.chain)
+    backups.prune(world, decided.declared, decided.resource)
+    return again(world, decided.declared, decided.operation, decided.resource, decided.plan.request)
+
+
+def _refuse_unsuitable(world: World, decided: Decided) -> None:
+    identity = decided.plan.facts.identity
+    if identity is None:
+        why = "; ".join(f"{name}: {reason}" for name, reason in decided.plan.facts.unreadable)
+        raise RefusedError(
+            "store.unreachable",
+            f"{decided.resource.ref} cannot be read: {why}",
+            hint="make it reachable, then rehearse again",
+        )
+    if identity.marker:
+        raise RefusedError("clone.not-distinct", f"{decided.resource.ref} is itself a clone")
+    reason = world.processes.can_confine()
+    if decided.declared.policy.confine == "require" and reason:
+        raise RefusedError(
+            "script.confine",
+            f"the policy requires confined rehearsals: {reason}",
+            hint="rehearse on a machine that allows namespaces",
+        )
+
+
+def _begin(world: World, decided: Decided, talk: Talk) -> _Rehearsing:
+    plan = decided.plan
+    name = world.ids.new()[:8]
+    folder = world.state / "rehearsals" / name
+    folder.mkdir(parents=True, mode=0o700)
+    begun = _Rehearsing(world, decided, talk, name, records.rehearsal_chain(plan.key, name), folder)
+    begun.note(
+        "opened",
+        plan=plan.digest,
+        key=plan.key,
+        request=plan.request,
+        material=plan.material,
+        identity=str(plan.facts.identity),
+    )
+    return begun
+
+
+def _rehearse(rehearsal: _Rehearsing) -> Rehearsal:
+    world, talk = rehearsal.world, rehearsal.talk
+    target = world.open_store(rehearsal.decided.resource)
+    backup, backup_s = _back_up(rehearsal, target)
+    with ExitStack() as stack:
+        readable = stack.enter_context(backups.opened(world, backup))
+        talk.begin("restore", "as a clone")
+        began = world.clock.elapsed_s()
+        clone = stack.enter_context(_cloned(rehearsal, target, readable))
+        restore_s = world.clock.elapsed_s() - began
+        proof = _prove(rehearsal, target, clone, backup, backup_s, restore_s)
+        return _measure(rehearsal, target, clone, readable, proof)
+
+
+def _back_up(rehearsal: _Rehearsing, target: Store) -> tuple[Backup, float]:
+    world, talk, decided = rehearsal.world, rehearsal.talk, rehearsal.decided
+    rehearsal.note("backup-begun")
+    talk.begin("backup", rehearsal.decided.resource.ref)
+    began = world.clock.elapsed_s()
+    backup = backups.make(world, decided.declared, decided.resource, target, talk)
+    seconds = world.clock.elapsed_s() - began
+    rehearsal.note("backup-done", backup=replace(backup, fingerprint=None))
+    talk.end("backup", f"{_size(backup.size_bytes)} in {seconds:.1f} s")
+    return backup, seconds
+
+
+@contextmanager
+def _cloned(rehearsal: _Rehearsing, target: Store, backup: Backup) -> Iterator[Store]:
+    """Give the clone, proven to be another store; destroyed on leaving, whatever happens."""
+    world = rehearsal.world
+    deadline_s = rehearsal.decided.declared.policy.clone_age_s
+    with clones.held(world, rehearsal.id, target, deadline_s) as at:
+        marker = world.ids.new()
+        clone = target.clone(backup, at, marker, rehearsal.talk.progress)
+        _prove_distinct(target, clone, marker)
+        yield clone
+
+
+def _prove_distinct(target: Store, clone: Store, marker: str) -> None:
+    """Prove that what the script will get is not the target.
+
+    Raises:
+        RefusedError: it could be.
+    """
+    real, copy = target.identify(), clone.identify()
+    if copy.marker != marker or real.marker or real.endpoint == copy.endpoint:
+        raise RefusedError(
+            "clone.not-distinct", f"{copy.endpoint} cannot be told from {real.endpoint}"
+        )
+
+
+def _prove(
+    rehearsal: _Rehearsing,
+    target: Store,
+    clone: Store,
+    backup: Backup,
+    backup_s: float,
+    restore_s: float,
+) -> Proof:
+    """Record that the backup was restored, and whether its content came back equal."""
+    world = rehearsal.world
+    expected = backup.fingerprint or target.fingerprint()
+    different = expected.differences(clone.fingerprint())
+    proof = Proof(
+        backup.id,
+        backup.made_at,
+        time_text(world.clock.now()),
+        backup.size_bytes,
+        backup_s,
+        restore_s,
+        equal=not different,
+    )
+    body = plain(proof)
+    world.journal.append(
+        f"proofs-{rehearsal.decided.resource.ref}", "proven", body if isinstance(body, dict) else {}
+    )
+    if different:
+        rehearsal.talk.end("restore", "not equal: " + ", ".join(different[:5]), ok=False)
+        raise StoreError(
+            "backup.not-restorable",
+            f"the backup of {rehearsal.decided.resource.ref} restores to other content: "
+            + ", ".join(different[:5]),
+            hint="nothing was changed; look at these, then try again",
+        )
+    rehearsal.talk.end(
+        "restore",
+        f"{restore_s:.1f} s, fingerprint equal: this backup is proven; "
+        f"losing {rehearsal.decided.resource.name} now costs about {restore_s:.0f} s",
+    )
+    return proof
+
+
+def _measure(
+    rehearsal: _Rehearsing, target: Store, clone: Store, backup: Backup, proof: Proof
+) -> Rehearsal:
+    world, plan = rehearsal.world, rehearsal.plan
+    before = clone.fingerprint()
+    finished, effects = _run(rehearsal, target, clone)
+    undone = _undo(rehearsal, target, clone, backup, before)
+    measure = plan.facts.measure
+    if measure is None:
+        raise StoreError("store.failed", "the target's content could not be measured")
+    return Rehearsal(
+        id=rehearsal.id,
+        key=plan.key,
+        made_at=time_text(world.clock.now()),
+        person=world.person,
+        exit_code=finished.exit_code,
+        ended=finished.ended,
+        duration_s=finished.duration_s,
+        output_bytes=finished.output_bytes,
+        effects=effects,
+        undone=undone.worked,
+        undo_s=undone.seconds,
+        undo_effects=undone.effects,
+        residue=undone.residue,
+        reached=finished.reached,
+        unlisted=_unlisted(rehearsal, finished),
+        confined=finished.confined,
+        traced=finished.traced,
+        measure=measure,
+        proof=proof,
+    )
+
+
+def _run(
+    rehearsal: _Rehearsing, target: Store, clone: Store
+) -> tuple[Finished, tuple[Effect, ...]]:
+    talk, script = rehearsal.talk, rehearsal.plan.steps[0].argv[0]
+    observed = rehearsal.folder / "before"
+    observed.mkdir(mode=0o700)
+    clone.observe(observed)
+    talk.begin("run", f"{script} on the clone")
+    finished = _run_script(rehearsal, target, clone, undo=False)
+    effects = clone.effects(observed)
+    printed = (
+        f"{_size(finished.output_bytes)} printed" if finished.output_bytes else ("printed nothing")
+    )
+    talk.end(
+        "run",
+        f"{script} on the clone, {finished.duration_s:.1f} s, {_ending(finished)}, {printed}",
+        ok=finished.exit_code == 0,
+    )
+    rehearsal.note("ran", finished=finished, effects=effects)
+    return finished, effects
+
+
+def _undo(
+    rehearsal: _Rehearsing, target: Store, clone: Store, backup: Backup, before: Fingerprint
+) -> _Undone:
+    """Run the undo on the clone, and say what it leaves different."""
+    step, world, talk = rehearsal.plan.steps[0], rehearsal.world, rehearsal.talk
+    if step.undo == "irreversible":
+        talk.end("undo", "declared irreversible: not tried", ok=False)
+        return _Undone(worked=False, seconds=0.0, effects=(), residue=())
+    talk.begin("undo", step.undo)
+    observed = rehearsal.folder / "before-undo"
+    observed.mkdir(mode=0o700)
+    clone.observe(observed)
+    began = world.clock.elapsed_s()
+    worked = True
+    left: tuple[str, ...] = ()
+    try:
+        if step.undo == "restore":
+            left = clone.restore(backup, talk.progress)
+        else:
+            worked = _run_script(rehearsal, target, clone, undo=True).exit_code == 0
+    except (StoreError, ScriptError) as error:
+        worked, left = False, (error.message,)
+    seconds = world.clock.elapsed_s() - began
+    residue = _residue(clone, before, left)
+    effects = () if step.undo == "restore" else _effects(clone, observed)
+    rehearsal.note("undone", worked=worked, residue=residue, effects=effects)
+    talk.end(
+        "undo",
+        f"{step.undo}, {seconds:.1f} s, "
+        + ("nothing left over" if not residue else "left over: " + ", ".join(residue[:5])),
+        ok=worked and not residue,
+    )
+    return _Undone(worked, seconds, effects, residue)
+
+
+def _effects(clone: Store, observed: Path) -> tuple[Effect, ...]:
+    try:
+        return clone.effects(observed)
+    except StoreError as error:
+        return (Effect(clone.resource, "unknown", "store", clone.resource, detail=error.message),)
+
+
+def _residue(clone: Store, before: Fingerprint, left: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys((*before.differences(clone.fingerprint()), *left)))
+    except StoreError as error:
+        return (*left, error.message)
+
+
+def _run_script(rehearsal: _Rehearsing, target: Store, clone: Store, *, undo: bool) -> Finished:
+    world, decided = rehearsal.world, rehearsal.decided
+    connection = clone.connection()
+    real = target.connection()
+    file, copy = real.parts.get("path"), connection.parts.get("path")
+    confine = Confine(
+        writable=(*connection.paths, rehearsal.folder / "home"),
+        replaced=((Path(file), Path(copy)),) if file and copy else (),
+        hidden=(world.state, *(real.paths if not file else ())),
+        sockets=connection.sockets,
+    )
+    command = scripts.command(
+        world,
+        decided.operation,
+        decided.plan,
+        decided.plan.steps[0],
+        connection,
+        token=f"rehearsal-{rehearsal.id}",
+        folder=rehearsal.folder,
+        undo=undo,
+        confine=confine,
+    )
+    return world.processes.run(command, lambda _: None, rehearsal.talk.output)
+
+
+def _unlisted(rehearsal: _Rehearsing, finished: Finished) -> tuple[str, ...]:
+    """Return files of the repository that the script read and the plan does not cover."""
+    covered = {name for name, _ in rehearsal.plan.material.files}
+    root = rehearsal.world.root
+    inside = [Path(name) for name in finished.read if Path(name).is_relative_to(root)]
+    names = [path.relative_to(root).as_posix() for path in inside]
+    return tuple(sorted({n for n in names if n not in covered and not n.startswith(".")}))
+
+
+def _ending(finished: Finished) -> str:
+    return f"exit {finished.exit_code}" if finished.ended == "exited" else finished.ended
+
+
+def _size(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000 or unit == "GB":  # noqa: PLR2004  the step between two units
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return ""
+
+
+def clear(folder: Path) -> None:
+    """Remove a rehearsal's working files, its output excepted."""
+    for name in ("before", "before-undo", "home"):
+        shutil.rmtree(folder / name, ignore_errors=True)

@@ -1,0 +1,531 @@
+"""Running: one plan, once, from a journal that it recovers from.
+
+Rules:
+- A run is its journal. Each stage first looks whether its record is there: going on after a crash
+  is the same code as running.
+- `step-begun` stands before the script's first instruction, `step-done` after its last. Between
+  the two nobody knows; that is said, measured, and asked, never assumed.
+- Over budget, failed or ill: undone at once, and said so.
+- Only the holder of the target's lock writes to its run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from handrail.core import approving, backups, records, scripts, undoing, watching
+from handrail.core.deciding import Decided
+from handrail.core.world import Declared, Talk, World
+from handrail.errors import (
+    HandrailError,
+    JournalError,
+    RefusedError,
+    ScriptError,
+    UsageError,
+    WaitingError,
+)
+from handrail.estate.model import Resource
+from handrail.operations.model import Operation
+from handrail.plans import budget as budgets
+from handrail.plans.canonical import plain
+from handrail.plans.effect import Effect
+from handrail.plans.facts import Backup
+from handrail.plans.model import Breach, Plan
+from handrail.ports import Finished, Store
+
+# Outcomes of a run, with the exit code of the command that saw it end.
+OUTCOMES = {
+    "confirmed": 0,
+    "undone": 1,  # failed or ill, and put back
+    "failed": 1,  # failed, and the undo failed too or there is none
+    "over-budget": 5,  # did more than rehearsed, and was put back
+    "stopped": 130,  # by Ctrl-C; nothing was put back
+    "interrupted": 130,  # by Ctrl-C, and put back
+    "refused": 3,  # something moved between plan and run; nothing was done
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        run: its number.
+        outcome: a key of `OUTCOMES`.
+        why: one sentence for people.
+        effects: as measured; None when the script never ran.
+        breaches: what went beyond the budget.
+        residue: what the undo left different.
+    """
+
+    run: int
+    outcome: str
+    why: str
+    effects: tuple[Effect, ...] | None = None
+    breaches: tuple[Breach, ...] = ()
+    residue: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """What the command exits with."""
+        return OUTCOMES[self.outcome]
+
+
+def begin(world: World, decided: Decided, talk: Talk) -> Outcome:
+    """Run a judged plan.
+
+    Raises:
+        RefusedError: a guard refuses, the plan is stale, or somebody else holds the target.
+        WaitingError: somebody has to act first.
+    """
+    plan = decided.plan
+    _refuse_unsuitable(plan)
+    target = plan.target.resource
+    with world.locks.hold(target, f"{world.person or 'somebody'}, {plan.request.operation}"):
+        open_runs = records.unfinished(world.journal, target)
+        if open_runs:
+            raise RefusedError(
+                "run.unfinished",
+                f"run {open_runs[0]} on {target} was cut off",
+                hint=f"handrail resume {open_runs[0]}",
+            )
+        number = world.journal.open_run()
+        run = Run(world, number, decided, talk)
+        run.note("opened", plan=plan, person=world.person)
+        world.journal.append(f"resource-{target}", "run-begun", {"run": number})
+        return run.proceed()
+
+
+def resume(world: World, number: int, decided: Decided, talk: Talk, *, choice: str = "") -> Outcome:
+    """Go on with a run that was cut off.
+
+    Args:
+        world: the ports.
+        number: of the run.
+        decided: the recorded plan, with its declarations.
+        talk: told what happens.
+        choice: `undo` or `accept` for a step whose outcome is unknown; empty to ask.
+
+    Raises:
+        UsageError: there is nothing to resume.
+        WaitingError: the outcome of a step is unknown and somebody has to say what to do.
+    """
+    target = decided.plan.target.resource
+    with world.locks.hold(target, f"resume of run {number}"):
+        run = Run(world, number, decided, talk, choice=choice)
+        if run.ended():
+            return run.tell_resource()
+        run.note("resumed", person=world.person)
+        return run.proceed()
+
+
+def undo(
+    world: World, number: int, decided: Decided, talk: Talk, *, lose_newer: bool = False
+) -> Outcome:
+    """Undo a run that has ended.
+
+    Raises:
+        UsageError: it did nothing, or was undone already.
+        RefusedError: others wrote since, and `lose_newer` was not said; or it is too long ago.
+    """
+    target = decided.plan.target.resource
+    with world.locks.hold(target, f"undo of run {number}"):
+        run = Run(world, number, decided, talk)
+        run.refuse_undo(lose_newer=lose_newer)
+        run.note("undo-asked", person=world.person)
+        world.journal.append(f"resource-{target}", "run-begun", {"run": number})
+        return run.undo("undone", f"asked for by {world.person or 'somebody'}")
+
+
+def _refuse_unsuitable(plan: Plan) -> None:
+    if plan.verdict == "refuse":
+        first = next(d for d in plan.decisions if d.verdict == "refuse" and d.binding)
+        raise RefusedError("plan.refused", f"{first.guard}: {first.because}", hint=first.remedy)
+    if plan.verdict == "require":
+        first = next(d for d in plan.decisions if d.verdict == "require" and d.binding)
+        raise WaitingError("plan.waiting", f"{first.guard}: {first.because}", hint=first.remedy)
+
+
+class Run:
+    """One run: its records so far, and what comes next. The caller holds the target's lock."""
+
+    def __init__(
+        self, world: World, number: int, decided: Decided, talk: Talk, *, choice: str = ""
+    ) -> None:
+        self._world = world
+        self._number = number
+        self._decided = decided
+        self._talk = talk
+        self._choice = choice
+        self._chain = records.run_chain(number)
+        self._folder = world.state / "runs" / str(number)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._bodies: dict[str, dict[str, Any]] = {}
+        self._last = ""
+        for record in world.journal.records(self._chain):
+            self._bodies[record.kind] = records.body(record)
+            self._last = record.kind
+        self._store: Store = world.open_store(decided.resource)
+
+    def note(self, kind: str, **values: object) -> None:
+        """Write one record of this run."""
+        body = {name: plain(value) for name, value in values.items()}
+        self._world.journal.append(self._chain, kind, body)
+        self._bodies[kind] = body
+        self._last = kind
+
+    def ended(self) -> str:
+        """Return the outcome; empty while there is none, and again while it is being undone."""
+        return str(self._bodies["ended"]["outcome"]) if self._last == "ended" else ""
+
+    def tell_resource(self) -> Outcome:
+        """Return how this ended run ended, having told the resource, where a crash prevented that.
+
+        Raises:
+            UsageError: the resource knows: there is nothing to resume.
+        """
+        target = self._decided.plan.target.resource
+        if self._number not in records.unfinished(self._world.journal, target):
+            raise UsageError(
+                "run.nothing",
+                f"run {self._number} has ended: {self.ended()}",
+                hint=f"handrail runs show {self._number}",
+            )
+        return self._tell(self.ended(), str(self._bodies["ended"]["why"]))
+
+    def proceed(self) -> Outcome:
+        """Go through the stages that have no record yet."""
+        if "undo-begun" in self._bodies:
+            return self.undo(
+                self._bodies.get("verdict", {}).get("outcome", "undone"),
+                "an undo that was cut off was done again",
+            )
+        if "step-begun" not in self._bodies:
+            try:
+                refused = self._prepare()
+            except KeyboardInterrupt:
+                return self._end("stopped", "stopped by Ctrl-C before anything was done")
+            if refused is not None:
+                return refused
+        finished = self._act()
+        effects, breaches = self._measure()
+        return self._conclude(finished, effects, breaches)
+
+    def _prepare(self) -> Outcome | None:
+        """Use the approvals, see that the target is still the same, back it up, observe it."""
+        plan = self._decided.plan
+        try:
+            if "approved" not in self._bodies:
+                used = approving.use(self._world, plan, self._chain)
+                self.note("approved", approvals=used)
+            self._check_target()
+            self._back_up()
+        except JournalError:
+            raise
+        except HandrailError as error:
+            return self._end("refused", f"nothing was done: {error.message}")
+        self._observe("before")
+        return None
+
+    def _check_target(self) -> None:
+        planned, found = self._decided.plan.facts.identity, self._store.identify()
+        if planned is None or (found.id, found.endpoint, found.marker) != (
+            planned.id,
+            planned.endpoint,
+            planned.marker,
+        ):
+            raise RefusedError("store.identity", f"{found} answers, the plan is for {planned}")
+        self._talk.end("facts", f"same server, {found.endpoint}")
+
+    def _back_up(self) -> None:
+        if "backup-done" in self._bodies or self._decided.plan.target.durability == "lossy":
+            return
+        self.note("backup-begun")
+        self._talk.begin("backup", self._decided.resource.ref)
+        backup = backups.make(
+            self._world, self._decided.declared, self._decided.resource, self._store, self._talk
+        )
+        self.note("backup-done", backup=backup)
+        self._talk.end("backup", f"{backup.size_bytes:,} bytes, to go back to")
+
+    def _observe(self, name: str) -> None:
+        """Observe the store into a folder of this run; a half-written one is made anew."""
+        if f"observed-{name}" in self._bodies:
+            return
+        into = self._folder / name
+        _empty(into)
+        self._store.observe(into)
+        self.note(f"observed-{name}")
+
+    def _act(self) -> Finished | None:
+        """Run the script, or find out what became of it; None when nobody knows."""
+        if "step-done" in self._bodies:
+            return records.decode(self._bodies["step-done"]["finished"], Finished)
+        if "step-started" in self._bodies:
+            self._find_out()
+            return None
+        step, plan = self._decided.plan.steps[0], self._decided.plan
+        command = scripts.command(
+            self._world,
+            self._decided.operation,
+            plan,
+            step,
+            self._store.connection(),
+            token=self._chain,
+            folder=self._folder,
+        )
+        self.note("step-begun", step=step.id, output=command.output)
+        self._talk.begin("run", step.argv[0])
+        try:
+            finished = self._world.processes.run(
+                command,
+                lambda process: self.note("step-started", process=process),
+                self._talk.output,
+            )
+        except KeyboardInterrupt:
+            finished = Finished(-2, "interrupted", 0.0, 0)
+        except ScriptError as error:
+            self._talk.output(f"{error.message}\n".encode())
+            finished = Finished(127, "not-started", 0.0, 0)
+        self.note("step-done", step=step.id, finished=finished)
+        self._talk.end(
+            "run",
+            f"{step.argv[0]}, {finished.duration_s:.1f} s, "
+            + (f"exit {finished.exit_code}" if finished.ended == "exited" else finished.ended),
+            ok=finished.exit_code == 0,
+        )
+        return finished
+
+    def _find_out(self) -> None:
+        """The process that ran the script is gone: end what it left, and let somebody say."""
+        ended = self._world.processes.end_leftovers(self._chain)
+        effects = self._store.effects(self._folder / "before")
+        self.note("outcome-unknown", leftovers=ended, effects=effects)
+        if not self._choice:
+            done = (
+                "it has changed nothing so far"
+                if not effects
+                else ("so far: " + "; ".join(f"{e.verb} {e.kind} {e.name}" for e in effects[:3]))
+            )
+            raise WaitingError(
+                "run.unknown-outcome",
+                f"run {self._number} was cut off while its script ran; {done}",
+                hint=f"handrail resume {self._number} --undo     to put everything back\n"
+                f"      handrail resume {self._number} --accept   if what is there is right",
+            )
+
+    def _measure(self) -> tuple[tuple[Effect, ...], tuple[Breach, ...]]:
+        plan = self._decided.plan
+        if "measured" not in self._bodies:
+            effects = self._store.effects(self._folder / "before")
+            breaches = budgets.breaches(plan.budget, effects) if plan.budget else ()
+            self._observe("after")
+            self.note("measured", effects=effects, breaches=breaches)
+        body = self._bodies["measured"]
+        return (
+            records.decode(body["effects"], tuple[Effect, ...]),
+            records.decode(body["breaches"], tuple[Breach, ...]),
+        )
+
+    def _conclude(
+        self, finished: Finished | None, effects: tuple[Effect, ...], breaches: tuple[Breach, ...]
+    ) -> Outcome:
+        """Confirm, or undo and say why."""
+        if self._choice == "undo":
+            return self.undo("undone", "its outcome was unknown", effects)
+        if breaches:
+            why = "; ".join(_breach(breach) for breach in breaches[:3])
+            return self.undo(
+                "over-budget", f"it did more than in rehearsal: {why}", effects, breaches
+            )
+        if finished is not None and finished.ended == "interrupted":
+            return self._interrupted(effects)
+        if finished is not None and (finished.ended != "exited" or finished.exit_code != 0):
+            said = f"exit {finished.exit_code}" if finished.ended == "exited" else finished.ended
+            if not effects:
+                return self._end(
+                    "failed", f"the script ended with {said}, and changed nothing", effects
+                )
+            return self.undo("undone", f"the script ended with {said}", effects)
+        return self._watch(effects)
+
+    def _interrupted(self, effects: tuple[Effect, ...]) -> Outcome:
+        if not effects:
+            return self._end("stopped", "stopped before it had changed anything", effects)
+        choice = self._talk.choose(
+            f"stopped by Ctrl-C; the script has changed {len(effects)} things",
+            {"undo": "put everything back now", "stop": "leave it as it is"},
+            "stop",
+        )
+        if choice == "undo":
+            return self.undo("interrupted", "stopped by Ctrl-C", effects)
+        return self._end(
+            "stopped",
+            f"stopped by Ctrl-C, and left as it is: handrail undo {self._number}",
+            effects,
+        )
+
+    def _watch(self, effects: tuple[Effect, ...]) -> Outcome:
+        decided = self._decided
+        watch = decided.operation.watch
+        if "watched" not in self._bodies:
+            found = watching.probes(
+                self._world,
+                decided.operation,
+                decided.resource,
+                decided.declared.estate,
+                self._store,
+            )
+            self.note("watch-begun", checks=[probe.name for probe in found], soak_s=watch.soak_s)
+            self._talk.begin("watch", f"{len(found)} checks for {watch.soak_s} s")
+            try:
+                seen = watching.watch(
+                    self._world, found, watch.soak_s, watch.every_s, self._talk, self._note_health
+                )
+            except KeyboardInterrupt:
+                return self._interrupted(effects)
+            self.note("watched", ill=seen.ill, rounds=seen.rounds)
+            self._talk.end(
+                "watch",
+                f"{len(found)} checks healthy for {watch.soak_s} s"
+                if not seen.ill
+                else "ill: " + ", ".join(seen.ill[:3]),
+                ok=not seen.ill,
+            )
+        ill = self._bodies["watched"]["ill"]
+        if ill:
+            return self.undo("undone", "the watch saw it ill: " + ", ".join(ill[:3]), effects)
+        return self._end("confirmed", "inside its budget, and healthy", effects)
+
+    def _note_health(self, name: str, healthy: bool, seen: str) -> None:  # noqa: FBT001  the watch's own order
+        self.note("health", check=name, healthy=healthy, seen=seen)
+
+    def refuse_undo(self, *, lose_newer: bool) -> None:
+        """Raise when this ended run cannot, or need not, be undone."""
+        if "step-begun" not in self._bodies:
+            raise UsageError("run.nothing", f"run {self._number} did nothing")
+        if not self.ended():
+            raise UsageError(
+                "run.unfinished",
+                f"run {self._number} has not ended",
+                hint=f"handrail resume {self._number} --undo",
+            )
+        if self._bodies.get("undo-done", {}).get("worked"):
+            raise UsageError("run.nothing", f"run {self._number} was undone already")
+        changed = undoing.newer(self._store, self._folder / "after")
+        if changed and not lose_newer:
+            some = "; ".join(f"{e.verb} {e.kind} {e.name}" for e in changed[:3])
+            raise RefusedError(
+                "store.moved",
+                f"since run {self._number} ended, others changed: {some}",
+                hint=f"handrail undo {self._number} --lose-newer   goes back all the same; what is "
+                "there now is kept beside it",
+            )
+
+    def undo(
+        self,
+        outcome: str,
+        why: str,
+        effects: tuple[Effect, ...] | None = None,
+        breaches: tuple[Breach, ...] = (),
+    ) -> Outcome:
+        """Undo what the step did, and end the run."""
+        self.note("verdict", outcome=outcome, why=why)
+        found = self._bodies.get("backup-done")
+        backup = records.decode(found["backup"], Backup) if found else None
+        undone = undoing.undo(
+            self._world,
+            self._decided.plan,
+            self._decided.operation,
+            self._store,
+            backup,
+            self._folder,
+            self._talk,
+            self.note,
+        )
+        if not undone.worked:
+            return self._end(
+                "failed", f"{why}; and the undo failed: {undone.residue[0]}", effects, breaches
+            )
+        return replace(
+            self._end(outcome, f"{why}; undone", effects, breaches), residue=undone.residue
+        )
+
+    def _end(
+        self,
+        outcome: str,
+        why: str,
+        effects: tuple[Effect, ...] | None = None,
+        breaches: tuple[Breach, ...] = (),
+    ) -> Outcome:
+        self.note("ended", outcome=outcome, why=why)
+        return self._tell(outcome, why, effects, breaches)
+
+    def _tell(
+        self,
+        outcome: str,
+        why: str,
+        effects: tuple[Effect, ...] | None = None,
+        breaches: tuple[Breach, ...] = (),
+    ) -> Outcome:
+        resource = f"resource-{self._decided.plan.target.resource}"
+        self._world.journal.append(resource, "run-ended", {"run": self._number, "outcome": outcome})
+        self._world.journal.close(self._chain)
+        return Outcome(self._number, outcome, why, effects, breaches)
+
+
+def recorded_plan(world: World, number: int) -> Plan:
+    """Return the plan of a run, as it was recorded when the run was opened.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    for record in world.journal.records(records.run_chain(number)):
+        if record.kind == "opened":
+            return records.decode(records.body(record)["plan"], Plan)
+    raise UsageError("plan.unknown", f"there is no run {number}", hint="handrail runs")
+
+
+def recorded(world: World, declared: Declared, number: int, on: str | None) -> Decided:
+    """Return the recorded plan of a run with the declarations that it came from.
+
+    Raises:
+        UsageError: there is no such run, or what it ran on is not declared any more.
+    """
+    from handrail.core import declaring  # noqa: PLC0415  only going back to a run needs it
+
+    plan = recorded_plan(world, number)
+    request = plan.request
+    name = request.operation if request.operation in declared.operations else plan.steps[0].argv[0]
+    operation: Operation = declaring.find_operation(declared, name, world.root, request.target)
+    resource: Resource = declaring.find_target(declared.estate, operation, on or request.target)
+    return Decided(plan, operation, resource, declared)
+
+
+def _breach(breach: Breach) -> str:
+    effect, allowed = breach.effect, breach.allowed
+    amount = "" if effect.rows is None else f" {effect.rows:,} rows"
+    if allowed is None:
+        return f"{effect.verb} {effect.kind} {effect.name}{amount}, not in rehearsal at all"
+    return (
+        f"{effect.verb} {effect.kind} {effect.name}{amount}; budget {allowed.rows:,}, "
+        f"tolerance {allowed.tolerance:,}"
+    )
+
+
+def _empty(folder: Path) -> None:
+    import shutil  # noqa: PLC0415  beside its one use
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+
+
+def story(world: World, number: int) -> tuple[tuple[str, str, Mapping[str, Any]], ...]:
+    """Return a run's records as (time, kind, body), oldest first."""
+    return tuple(
+        (record.time, record.kind, records.body(record))
+        for record in world.journal.records(records.run_chain(number))
+    )

@@ -1,0 +1,106 @@
+"""A script's command: its arguments and its whole environment.
+
+Rules:
+- Nothing is inherited but a few names that no program can do without, and what the operation asks
+  for by name.
+- HOME is a private, empty directory: no `.pgpass`, no `.netrc`, no key is found by accident.
+- Rehearsal and run look the same from inside: no variable tells a script which one it is in.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from handrail.core.world import World
+from handrail.errors import ScriptError
+from handrail.operations.model import Operation
+from handrail.plans.model import Plan, Step
+from handrail.ports import Command, Confine, Connection
+
+_PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "TZ", "USER", "LOGNAME", "SHELL")
+
+
+def command(
+    world: World,
+    operation: Operation,
+    plan: Plan,
+    step: Step,
+    connection: Connection,
+    *,
+    token: str,
+    folder: Path,
+    undo: bool = False,
+    confine: Confine | None = None,
+) -> Command:
+    """Return how to run a step's script, or its undo.
+
+    Args:
+        world: the ports.
+        operation: what the plan was made from.
+        plan: for its parameters.
+        step: which script.
+        connection: to the target or to its clone.
+        token: marks every process of this run, so that leftovers are found after a crash.
+        folder: private directory of this run: output is kept there.
+        undo: run the undo instead.
+        confine: for a rehearsal.
+    """
+    home = folder / "home"
+    home.mkdir(mode=0o700, exist_ok=True)
+    argv = step.undo_argv if undo else step.argv
+    program = world.root / argv[0]
+    words: tuple[str, ...] = (str(program), *argv[1:])
+    if step.function and not undo:
+        parameters = json.dumps(_typed(operation, plan.request.parameters))
+        words = (
+            sys.executable,
+            "-m",
+            "handrail.operations.python",
+            str(program),
+            step.function,
+            parameters,
+        )
+    elif not program.exists():
+        raise ScriptError("script.start", f"there is no `{argv[0]}`")
+    return Command(
+        argv=words,
+        cwd=world.root,
+        environment=_environment(world, operation, plan, connection, token, home),
+        timeout_s=step.timeout_s,
+        output=folder / ("undo.log" if undo else "output.log"),
+        confine=confine,
+    )
+
+
+def _environment(
+    world: World, operation: Operation, plan: Plan, connection: Connection, token: str, home: Path
+) -> Mapping[str, str]:
+    mine = world.environment
+    passed = {name: mine[name] for name in (*_PASSED, *operation.inherit) if name in mine}
+    mapped = {name: connection.parts.get(part, "") for name, part in operation.environment.items()}
+    parameters = {
+        f"HANDRAIL_PARAMETER_{name.upper().replace('-', '_').replace('.', '_')}": value
+        for name, value in plan.request.parameters.items()
+    }
+    return {
+        "HOME": str(home),
+        **passed,
+        **connection.environment,
+        **mapped,
+        **parameters,
+        "HANDRAIL_RUN": token,
+    }
+
+
+def _typed(operation: Operation, values: Mapping[str, str]) -> dict[str, object]:
+    types = {parameter.name: parameter.type for parameter in operation.parameters}
+    return {name: _value(types[name], text) for name, text in values.items()}
+
+
+def _value(kind: str, text: str) -> object:
+    if kind == "int":
+        return int(text)
+    return text == "true" if kind == "bool" else text

@@ -1,0 +1,117 @@
+"""Watching: the checks of the target and its dependants during the soak time.
+
+Rules:
+- A run is confirmed by its watch, not by somebody who remembers to.
+- The target itself is always watched: it answers, and is still who it was. Silence is ill.
+- One bad probe may be a restart; three in a row, or a bad one at the end, are ill.
+- Changes of health are journalled, not every probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from handrail.core.world import Talk, World
+from handrail.errors import HandrailError
+from handrail.estate.model import Check, Estate, Resource
+from handrail.operations.model import Operation
+from handrail.plans.planning import watched_checks
+from handrail.ports import CheckResult, Store
+
+BAD_IN_A_ROW = 3
+PROBE_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One thing that is watched: a name for people, and how it is probed."""
+
+    name: str
+    probe: Callable[[], CheckResult]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How the watch ended: what was ill (empty when nothing was), and how often it looked."""
+
+    ill: tuple[str, ...]
+    rounds: int
+
+
+def probes(
+    world: World, operation: Operation, resource: Resource, estate: Estate, store: Store
+) -> tuple[Probe, ...]:
+    """Return what is watched after a run: the target, then checks as declared, each once."""
+    identity = store.identify()
+
+    def still_there() -> CheckResult:
+        found = store.identify()
+        same = (found.id, found.endpoint) == (identity.id, identity.endpoint)
+        return CheckResult(same, f"answers as {found}")
+
+    found = {f"{resource.ref}: answers": Probe(f"{resource.ref}: answers", still_there)}
+    for ref, check in watched_checks(operation, resource, estate):
+        name = f"{ref}: {check}"
+        found[name] = Probe(name, _probe(world, estate, store, check))
+    return tuple(found.values())
+
+
+def watch(
+    world: World,
+    watched: Sequence[Probe],
+    soak_s: int,
+    every_s: int,
+    talk: Talk,
+    note: Callable[[str, bool, str], None],
+) -> Seen:
+    """Probe everything until `soak_s` have passed; end early when something stays ill.
+
+    Args:
+        world: the ports.
+        watched: what to probe.
+        soak_s: 0 probes once.
+        every_s: between two rounds.
+        talk: told once a round.
+        note: journals a change of health: name, whether healthy, what was seen.
+    """
+    bad: dict[str, int] = {}
+    last: dict[str, bool] = {}
+    until = world.clock.elapsed_s() + soak_s
+    rounds = 0
+    while True:
+        rounds += 1
+        for probe in watched:
+            result = _ask(probe)
+            bad[probe.name] = 0 if result.healthy else bad.get(probe.name, 0) + 1
+            if last.get(probe.name) is not result.healthy:
+                note(probe.name, result.healthy, result.seen)
+                last[probe.name] = result.healthy
+        left_s = until - world.clock.elapsed_s()
+        talk.progress(max(0, round(soak_s - left_s)), soak_s)
+        stayed = [name for name, count in bad.items() if count >= BAD_IN_A_ROW]
+        if stayed or left_s <= 0:
+            return Seen(tuple(stayed or [name for name, count in bad.items() if count]), rounds)
+        world.clock.sleep(min(every_s, left_s))
+
+
+def _ask(probe: Probe) -> CheckResult:
+    try:
+        return probe.probe()
+    except HandrailError as error:
+        return CheckResult(healthy=False, seen=error.message)
+
+
+def _probe(world: World, estate: Estate, store: Store, check: Check) -> Callable[[], CheckResult]:
+    if check.kind == "sql":
+        return lambda: _sql(world, estate, store, check)
+    value: object = list(check.value) if check.kind == "command" else check.value[0]
+    body = {check.kind: value} | ({"expect": check.expect} if check.expect else {})
+    return lambda: world.checks.probe(body, PROBE_TIMEOUT_S)
+
+
+def _sql(world: World, estate: Estate, store: Store, check: Check) -> CheckResult:
+    asked = world.open_store(estate.resources[check.store]) if check.store else store
+    answer = asked.ask(check.value[0], PROBE_TIMEOUT_S)
+    healthy = check.expect in answer if check.expect else answer not in {"", "0", "f", "false"}
+    return CheckResult(healthy, f"answered `{answer[:80]}`")

@@ -1,0 +1,110 @@
+"""What a stage is given: the ports, where things lie, and somebody to talk to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from handrail.estate.model import Estate, Resource
+from handrail.estate.shapes import Key
+from handrail.operations.model import Operation
+from handrail.plans.judging import Guard
+from handrail.plans.policy import Policy
+from handrail.ports import (
+    Checks,
+    Clock,
+    Ids,
+    Journal,
+    Keys,
+    Locks,
+    Processes,
+    Repository,
+    Sealer,
+    Store,
+)
+
+
+class Talk(Protocol):
+    """Whoever watches a stage. Nothing here changes what a stage does, but `choose`."""
+
+    def begin(self, stage: str, text: str) -> None:
+        """Say that a stage has begun."""
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Say how far the present stage is, in bytes."""
+
+    def output(self, piece: bytes) -> None:
+        """Pass on what the script printed."""
+
+    def end(self, stage: str, text: str, *, ok: bool = True) -> None:
+        """Say how a stage ended."""
+
+    def choose(self, question: str, choices: Mapping[str, str], otherwise: str) -> str:
+        """Ask for one of `choices` (key to sentence); `otherwise` when nobody can answer."""
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What a kit, or a team's own package, registers by the entry point `handrail.kits`.
+
+    Attributes:
+        name: of the kit.
+        operations: declared changes, beside those in `operations/`.
+        kinds: kinds of resource, to the keys that each has besides the common ones.
+        guards: named rules, asked after the built-in ones.
+    """
+
+    name: str
+    operations: tuple[Operation, ...] = ()
+    kinds: Mapping[str, Mapping[str, Key]] = field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()
+
+
+@dataclass(frozen=True)
+class Declared:
+    """Everything that the team's repository declares."""
+
+    estate: Estate
+    operations: Mapping[str, Operation]
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class World:
+    """The ports, and where things lie.
+
+    Attributes:
+        root: the team's repository, or the present directory where there is none.
+        state: Handrail's own directory.
+        environment: of this process.
+        person: who works here.
+        guards: every registered guard, in order.
+        open_store: opens the store that a resource declares.
+        watch_clone: while it is held, an independent process stands by to destroy the clone in
+            that directory when this process dies, or after so many seconds.
+    """
+
+    root: Path
+    state: Path
+    environment: Mapping[str, str]
+    person: str
+    guards: tuple[Guard, ...]
+    clock: Clock
+    ids: Ids
+    journal: Journal
+    locks: Locks
+    repository: Repository
+    keys: Keys
+    processes: Processes
+    checks: Checks
+    sealer: Sealer
+    open_store: Callable[[Resource], Store]
+    watch_clone: Callable[[Path, int], AbstractContextManager[None]]
+
+    @property
+    def allowed_signers(self) -> Path:
+        """The file that says whose keys count."""
+        return self.root / "allowed_signers"
