@@ -145,6 +145,7 @@ class Command:
         output_limit_bytes: of the file; what is beyond is counted and thrown away.
         reserve_bytes: it is ended when the disk of `output` has less than this free.
         confine: for a rehearsal: keep it away from the real world where this machine can.
+        watched: in a rehearsal: the files below this folder that it opens are told in `read`.
     """
 
     argv: tuple[str, ...]
@@ -155,6 +156,7 @@ class Command:
     output_limit_bytes: int = 64 * 1024 * 1024
     reserve_bytes: int = 256 * 1024 * 1024
     confine: Confine | None = None
+    watched: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,9 @@ class Processes(Protocol):
             ScriptError: it could not be started (missing, not executable, no interpreter).
             KeyboardInterrupt: passed on after the process and its children have ended.
         """
+
+    def can_confine(self) -> str:
+        """Return why this machine cannot confine a script, in one sentence; empty when it can."""
 
     def end_leftovers(self, token: str) -> tuple[str, ...]:
         """End processes whose environment has `HANDRAIL_RUN=token`; return their names.
@@ -304,10 +309,24 @@ class Record:
 
 
 class Journal(Protocol):
-    """The hash-chained record. Append only, durable when `append` returns."""
+    """The hash-chained record. Append only, durable when a method that writes returns.
+
+    The chains `anchors` and `used` are written by the journal itself.
+    """
 
     def append(self, chain: str, kind: str, body: Mapping[str, Any]) -> Record:
-        """Write one record and return it, durable.
+        """Write one record and return it, durable. The first opens the chain.
+
+        A chain that was closed is open again from then on.
+
+        Raises:
+            JournalError: it could not be made durable. Nothing was written.
+        """
+
+    def close(self, chain: str) -> None:
+        """Anchor a chain's length and last hash: its end can no longer be cut off unseen.
+
+        Twice equals once; a chain that does not exist stays so.
 
         Raises:
             JournalError: it could not be made durable. Nothing was written.
@@ -315,6 +334,12 @@ class Journal(Protocol):
 
     def open_run(self) -> int:
         """Return a new run number, never given before, from 1."""
+
+    def single_use(self, key: str) -> bool:
+        """Mark `key` (an approval) as used; return False when it was used before.
+
+        Of two processes that ask at once, one gets True. Recorded in the chain `used`.
+        """
 
     def records(self, chain: str) -> Iterator[Record]:
         """Yield a chain's records in order; none when there is no such chain."""
@@ -327,6 +352,9 @@ class Journal(Protocol):
 
     def anchors(self) -> Iterator[Record]:
         """Yield the chain of chains: a record when a chain opens, and one when it ends."""
+
+    def export(self) -> Iterator[str]:
+        """Yield the whole journal as JSON lines of one moment: anchors, records, an end line."""
 
 
 class Locks(Protocol):

@@ -1,0 +1,182 @@
+"""The journal's file: its formats, how it is made and opened, and what its errors mean.
+
+Rules:
+- A file is made whole under another name first: no crash leaves half a journal.
+- A newer format is refused, an older one is brought up step by step.
+- Opening a file of today's format writes nothing into it.
+- Every error of SQLite becomes `journal.unwritable` (nothing is wrong with what is written) or
+  `journal.damaged`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from handrail.errors import JournalError
+
+_APPLICATION_ID = 0x48616E64  # "Hand", in the file's header: `file journal.db` shows it
+
+
+# One script a format: script n brings a file of format n to n + 1. A released one never changes.
+#
+# That no chain forks stands in the primary key (one record a sequence) and in `records_follow` (it
+# holds the hash of the one before). UNIQUE (chain, previous) would say less, and its index cost 7 %
+# of the commit rate (bench/journal_rate.py).
+_FORMATS = (
+    """
+    CREATE TABLE records (
+        chain TEXT NOT NULL,
+        sequence INTEGER NOT NULL CHECK (sequence > 0),
+        time TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        body TEXT NOT NULL,
+        previous TEXT NOT NULL,
+        hash TEXT NOT NULL,
+        PRIMARY KEY (chain, sequence)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX anchors_of_chain ON records (json_extract(body, '$.chain'), sequence)
+        WHERE chain = 'anchors';
+    CREATE UNIQUE INDEX used_once ON records (body) WHERE chain = 'used';
+    CREATE TABLE runs (number INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL) STRICT;
+    CREATE TRIGGER records_follow BEFORE INSERT ON records
+        WHEN NEW.sequence > 1 AND NEW.previous IS NOT
+            (SELECT hash FROM records WHERE chain = NEW.chain AND sequence = NEW.sequence - 1)
+        BEGIN SELECT RAISE(ABORT, 'a record follows the last one of its chain'); END;
+    CREATE TRIGGER records_stay_as_they_are BEFORE UPDATE ON records
+        BEGIN SELECT RAISE(ABORT, 'the journal is append only: no record is ever changed'); END;
+    CREATE TRIGGER records_stay BEFORE DELETE ON records
+        BEGIN SELECT RAISE(ABORT, 'the journal is append only: no record is ever removed'); END;
+    CREATE TRIGGER runs_stay_as_they_are BEFORE UPDATE ON runs
+        BEGIN SELECT RAISE(ABORT, 'a run number is never changed'); END;
+    CREATE TRIGGER runs_stay BEFORE DELETE ON runs
+        BEGIN SELECT RAISE(ABORT, 'a run number is never given twice'); END;
+    """,
+)
+
+
+def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
+    """Return a connection to an existing journal of a known format."""
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw",
+        uri=True,
+        timeout=busy_timeout_s,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        _check_format(connection, path)
+        _bring_up(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != _APPLICATION_ID or version < 1:
+        raise JournalError(
+            "journal.damaged",
+            f"`{path}` is a database, but no journal of Handrail, or an emptied one",
+            hint="restore it from a backup, or move it away to begin a new journal",
+        )
+    if version > len(_FORMATS):
+        raise JournalError(
+            "journal.format",
+            f"`{path}` has format {version}; this Handrail knows formats up to {len(_FORMATS)}",
+            hint="install the newer Handrail that wrote it",
+        )
+
+
+def _bring_up(connection: sqlite3.Connection) -> None:
+    """Apply the formats that the file does not have yet, each in a transaction of its own."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for number, script in enumerate(_FORMATS[version:], start=version + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT"
+        )
+
+
+def make(path: Path) -> None:
+    """Make an empty journal, whole or not at all, for the present user alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(path.parent) as directory:
+        if path.exists():
+            return
+        number, name = tempfile.mkstemp(prefix=".journal-", dir=path.parent)
+        os.close(number)
+        try:
+            with closing(sqlite3.connect(name, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                _bring_up(connection)
+            Path(name).replace(path)
+        finally:
+            for left_over in path.parent.glob(Path(name).name + "*"):
+                left_over.unlink()
+        os.fsync(directory)
+    _sync(path.parent.parent)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[int]:
+    """Hold `directory` against other processes that make a journal in it."""
+    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield number
+    finally:
+        os.close(number)
+
+
+def _sync(directory: Path) -> None:
+    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+# By the beginning of SQLite's own name of the error.
+_UNWRITABLE = {
+    "SQLITE_FULL": ("the disk is full", "free some space, then repeat the command"),
+    "SQLITE_READONLY": ("it is read-only here", "make the file and its directory writable"),
+    "SQLITE_BUSY": ("another process is writing to it", "wait for that process, then repeat"),
+    "SQLITE_LOCKED": ("another process is writing to it", "wait for that process, then repeat"),
+    "SQLITE_CANTOPEN": (
+        "it cannot be opened",
+        "make the file and its directory readable and writable for you",
+    ),
+    "SQLITE_IOERR": ("the disk answers with an error", "look at the disk before anything else"),
+    "SQLITE_PERM": ("the right to it is missing", "make the file and its directory writable"),
+}
+
+
+def translate(path: Path, error: sqlite3.Error | OSError) -> JournalError:
+    """Return what an error of SQLite or the kernel means for the journal at `path`."""
+    if isinstance(error, OSError):
+        return JournalError(
+            "journal.unwritable",
+            f"the journal `{path}` cannot be used: {error.strerror or error}",
+            hint="make its directory writable for you; nothing is done without it",
+        )
+    name = getattr(error, "sqlite_errorname", "") or ""
+    for beginning, (why, hint) in _UNWRITABLE.items():
+        if name.startswith(beginning):
+            return JournalError(
+                "journal.unwritable", f"the journal `{path}` cannot be written: {why}", hint=hint
+            )
+    return JournalError(
+        "journal.damaged",
+        f"the journal `{path}` is damaged: {error}",
+        hint="keep a copy of it as it is, then restore it from a backup",
+    )
