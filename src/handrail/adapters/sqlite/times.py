@@ -86,7 +86,7 @@ def _says_time(column: Column) -> bool:
     if re.search(r"DATE|TIMESTAMP", column.type.upper()):
         return True
     parts = [part.lower() for part in _NAME_PARTS.findall(column.name)]
-    return bool(_TIME_NAMES & set(parts)) or (len(parts) > 1 and parts[-1] in {"at", "on"})
+    return bool(_TIME_NAMES & set(parts)) or (len(parts) > 1 and parts[-1] == "at")
 
 
 def _look_like_times(connection: sqlite3.Connection, table: Table, columns: list[str]) -> list[str]:
