@@ -76,6 +76,11 @@ def again(
     return Decided(plan, operation, resource, declared)
 
 
+def for_person(request: Request, person: str, because: str) -> Request:
+    """Return the same request as `person` makes it now."""
+    return replace(request, person=person, because=because or request.because)
+
+
 def _body(plan: Plan) -> dict[str, object]:
     body = plain(plan)
     if not isinstance(body, dict):

@@ -73,9 +73,14 @@ def _targets(resource: Resource) -> Iterator[tuple[str, Place]]:
             yield ref, resource.place
 
 
+def holds_password(address: str) -> bool:
+    """Whether a store's address holds a secret by value."""
+    return _PASSWORD_IN_URL.search(address) is not None
+
+
 def _store_errors(resource: Resource) -> Iterator[DeclarationError]:
     store = resource.store
-    if store and _PASSWORD_IN_URL.search(store.url.value):
+    if store and holds_password(store.url.value):
         yield DeclarationError(
             "estate.secret",
             f"`{resource.ref}` holds a password by value",

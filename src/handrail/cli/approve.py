@@ -1,0 +1,118 @@
+"""Sign a plan that somebody else wants to run, with an SSH key of `allowed_signers`.
+
+Shows exactly what is approved, and asks before it signs. The approval counts once, for the time
+that the policy says. Nobody approves their own run.
+
+examples:
+  handrail approve 7f3a-91c2
+  handrail approve 7f3a-91c2 --key ~/.ssh/id_ed25519 --yes --because "test day"
+  handrail approve 7f3a-91c2 --yes --name store/pilot-db     (risk critical)
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from handrail.errors import KeysError, UsageError
+
+if TYPE_CHECKING:
+    from handrail.cli.call import Call
+    from handrail.plans.model import Plan
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("digest", metavar="DIGEST", help="of the plan; its beginning is enough")
+    parser.add_argument("--key", metavar="FILE", help="SSH key to sign with")
+    parser.add_argument("--because", default="", metavar="TEXT", help="why, for the record")
+    parser.add_argument(
+        "--name",
+        default="",
+        metavar="TARGET",
+        help="the target's name, typed out; needed at risk critical",
+    )
+    parser.add_argument("--yes", action="store_true", help="sign without asking")
+
+
+def run(call: Call) -> int:
+    """Show the plan, ask, sign and record."""
+    from handrail.cli import plan as plans
+    from handrail.cli import screen
+    from handrail.core import approving, records
+
+    options = call.options
+    plan = records.find_plan(call.world.journal, options.digest)
+    if not options.json:
+        plans.show(call, plan)
+        screen.write("")
+    name = _confirm(call, plan)
+    approval = approving.approve(
+        call.world, call.declared, plan, _key(call), because=options.because, typed=name
+    )
+    if options.json:
+        from handrail.plans.canonical import plain
+
+        screen.write_json({"format": 1, "approval": plain(approval)})
+    else:
+        screen.write(
+            f"approved {screen.short(plan.digest)} as {approval.person}, until "
+            f"{approval.expires_at[:16].replace('T', ' ')} UTC, for one run.\n"
+            f"next: handrail run {screen.short(plan.digest)}     "
+            f"({plan.request.person or 'whoever asked'} does that)"
+        )
+    return 0
+
+
+def _confirm(call: Call, plan: Plan) -> str:
+    """Ask what must be asked, and return the target's name as it was typed."""
+    from handrail.core.approving import names_target
+
+    options = call.options
+    if names_target(plan) and not options.name:
+        return _ask(f"type the target's name to approve ({plan.target.resource}): ")
+    if not options.yes and not options.name and _ask("sign this? [y/N] ").lower() != "y":
+        raise UsageError("usage", "not signed")
+    return str(options.name)
+
+
+def _ask(question: str) -> str:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "usage.not-interactive",
+            "nobody is there to answer: " + question.strip(": "),
+            hint="give --yes, and --name at risk critical",
+        )
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip()
+
+
+def _key(call: Call) -> Path:
+    """Return the key to sign with: as given, as set, git's, or the usual one."""
+    world = call.world
+    for said in (call.options.key, world.environment.get("HANDRAIL_KEY"), _git_key(world.root)):
+        if said:
+            return Path(said).expanduser()
+    usual = Path("~/.ssh/id_ed25519").expanduser()
+    if usual.exists():
+        return usual
+    raise KeysError(
+        "keys.unavailable",
+        "no SSH key to sign with was found",
+        hint="give one: handrail approve DIGEST --key FILE",
+    )
+
+
+def _git_key(root: Path) -> str:
+    found = subprocess.run(
+        ["git", "-C", str(root), "config", "user.signingkey"],  # noqa: S607  the git that the person uses
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    value = found.stdout.strip()
+    return value if value.startswith(("/", "~")) else ""

@@ -1,0 +1,48 @@
+"""Print every decision of a plan or a run again, from the record: nothing is looked up anew.
+
+examples:
+  handrail explain 412
+  handrail explain 7f3a-91c2
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from handrail.cli.call import Call
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("what", metavar="RUN-OR-PLAN", help="number of a run, or digest of a plan")
+
+
+def run(call: Call) -> int:
+    """Show the recorded plan with every decision, the silent ones too."""
+    from handrail.cli import plan as plans
+    from handrail.cli import screen
+    from handrail.core import records, running
+
+    what = call.options.what
+    is_run = what.isdecimal() and int(what) in records.runs(call.world.journal)
+    plan = (
+        running.recorded_plan(call.world, int(what))
+        if is_run
+        else records.find_plan(call.world.journal, what)
+    )
+    if call.options.json:
+        screen.write_json(plans.as_json(plan))
+        return 0
+    lines = [
+        f"plan {screen.short(plan.digest)}, made {plan.facts.now[:16].replace('T', ' ')} UTC "
+        f"by {plan.request.person or '?'}"
+    ]
+    lines.append(screen.wrap(f"risk {plan.risk}: {plan.risk_because}", "  "))
+    if plan.request.because:
+        lines.append(f"because: {plan.request.because}")
+    lines += ["", *screen.measured_lines(plan), *screen.consequence_lines(plan), ""]
+    lines += screen.explanation_lines(plan.decisions)
+    screen.write("\n".join(lines))
+    return 0

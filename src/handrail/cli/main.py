@@ -1,0 +1,127 @@
+"""`handrail`: finds the command, runs it, renders its errors, returns its exit code.
+
+Rules:
+- `--help` imports no command; a command imports what it needs when it runs.
+- stdout is the result, stderr is talk. `--json` gives one object, an error included.
+- Exit codes: 0 done or confirmed; 1 ran and failed, or was undone; 2 usage or a broken
+  declaration; 3 refused by a guard; 4 waiting for somebody; 5 stopped by the budget;
+  130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from handrail.errors import HandrailError, UsageError, render
+
+GROUPS = {
+    "set up": {
+        "init": "write a commented start of an estate, or declare a database by its facts",
+        "adopt": "note who a store is, so that another one is never mistaken for it",
+        "check": "say what is wrong with the declarations",
+        "schema": "print the JSON Schema of estate, operation or policy files",
+    },
+    "change": {
+        "plan": "say what an operation would do, and what every guard says",
+        "rehearse": "run it on a clone of the target, measure it, undo it there",
+        "approve": "sign a plan that somebody else wants to run",
+        "run": "run a plan: backed up, measured, watched, undone when it was wrong",
+        "resume": "go on with a run that was cut off",
+        "undo": "put back what a run changed",
+    },
+    "look": {
+        "runs": "list runs, or show one",
+        "explain": "print every decision of a plan or run again, from the record",
+        "log": "verify or export the journal",
+    },
+}
+HIDDEN = {"reap": "destroy a clone when its rehearsal dies"}
+
+EXAMPLES = """\
+examples:
+  handrail rehearse ./old_script.sh --on postgres://db.internal/pilot
+  handrail plan reset-pilot --on store/pilot-db
+  handrail approve 7f3a-91c2
+  handrail run reset-pilot
+  handrail undo 412
+
+`handrail` alone shows where things stand. `handrail COMMAND --help` has more.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in words
+    try:
+        return _dispatch(words)
+    except HandrailError as error:
+        return _fail(error, as_json=as_json)
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`| head`): not an error, and nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    name = words[0] if words else ""
+    if name in {"-h", "--help", "help"}:
+        sys.stdout.write(usage())
+        return 0
+    if name in {"--version", "-V"}:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"handrail {version('handrail')}\n")
+        return 0
+    known = {command for group in GROUPS.values() for command in group} | set(HIDDEN)
+    if name.startswith("-") or not name:
+        name, words = "status", ["status", *words]
+    elif name not in known:
+        raise UsageError("usage", f"there is no command `{name}`", hint=_nearest(name, known))
+    from importlib import import_module
+
+    from handrail.cli.call import Call
+
+    module = import_module(f"handrail.cli.{name}")
+    call = Call.parse(name, module, words[1:])
+    code: int = module.run(call)
+    return code
+
+
+def usage() -> str:
+    """Return the text of `handrail --help`."""
+    lines = [
+        "usage: handrail [COMMAND] [--help]",
+        "",
+        "Plan, rehearse, approve, run, watch and undo changes to production.",
+        "",
+    ]
+    for group, commands in GROUPS.items():
+        lines.append(f"{group}:")
+        lines += [f"  {name:<10} {summary}" for name, summary in commands.items()]
+        lines.append("")
+    return "\n".join(lines) + "\n" + EXAMPLES
+
+
+def _fail(error: HandrailError, *, as_json: bool) -> int:
+    if as_json:
+        from handrail.cli.screen import write_json
+        from handrail.errors import DeclarationErrors
+
+        every = error.errors if isinstance(error, DeclarationErrors) else (error,)
+        write_json({"format": 1, "errors": [one.as_json() for one in every]})
+    else:
+        sys.stderr.write(render(error) + "\n")
+    return error.exit_code
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, sorted(known - set(HIDDEN)), n=1)
+    return f"did you mean `handrail {close[0]}`?" if close else "handrail --help"

@@ -1,0 +1,38 @@
+"""Go on with a run that was cut off: by a crash, a reboot, a lost connection.
+
+Tells apart what never began, what is done, and what nobody knows. For the last it says what has
+changed, and wants to be told.
+
+examples:
+  handrail resume 412
+  handrail resume 412 --undo       put everything back
+  handrail resume 412 --accept     what is there is right: go on to watch it
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from handrail.cli.call import Call
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("number", type=int, metavar="RUN", help="number of the run")
+    parser.add_argument("--on", metavar="TARGET", help="where an undeclared target is")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--undo", action="store_true", help="put everything back")
+    choice.add_argument("--accept", action="store_true", help="take it as done")
+
+
+def run(call: Call) -> int:
+    """Resume, and show how it ended."""
+    from handrail.cli.run import show
+    from handrail.core import running
+
+    options = call.options
+    decided = running.recorded(call.world, call.declared, options.number, options.on)
+    choice = "undo" if options.undo else "accept" if options.accept else ""
+    return show(call, running.resume(call.world, options.number, decided, call.talk, choice=choice))

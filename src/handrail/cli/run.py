@@ -1,0 +1,103 @@
+"""Run an operation: planned anew, held to its guards, backed up, measured, watched; undone when
+it was wrong.
+
+examples:
+  handrail run reset-pilot
+  handrail run trim-sessions -p days=30 --on store/pilot-db
+  handrail run 7f3a-91c2            the plan of that digest, and no other
+
+Exit code: 0 confirmed, 1 failed or undone, 3 refused, 4 waiting for somebody, 5 over budget and
+undone, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+from handrail.cli import choosing
+from handrail.errors import RefusedError
+
+if TYPE_CHECKING:
+    from handrail.cli.call import Call
+    from handrail.core.deciding import Decided
+    from handrail.core.running import Outcome
+
+_DIGEST = re.compile(r"[0-9a-f]{4}-?[0-9a-f]{1,60}")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    choosing.configure(parser)
+
+
+def run(call: Call) -> int:
+    """Plan anew, and run what was planned."""
+    from handrail.cli import plan as plans
+    from handrail.core import running
+
+    decided = _decide(call)
+    if decided.plan.verdict != "allow":
+        plans.show(call, decided.plan)
+        return 3 if decided.plan.verdict == "refuse" else 4
+    return show(call, running.begin(call.world, decided, call.talk))
+
+
+def _decide(call: Call) -> Decided:
+    """Return the plan for an operation's name, or the one of a digest, made anew and compared."""
+    name = call.options.operation
+    if name in call.declared.operations or not _DIGEST.fullmatch(name):
+        return choosing.decide(call)
+    from handrail.core import deciding, declaring, records
+
+    plan = records.find_plan(call.world.journal, name)
+    request = plan.request
+    known = request.operation in call.declared.operations
+    operation = declaring.find_operation(
+        call.declared,
+        request.operation if known else plan.steps[0].argv[0],
+        call.world.root,
+        request.target,
+    )
+    resource = declaring.find_target(
+        call.declared.estate, operation, call.options.on or request.target
+    )
+    request = deciding.for_person(request, call.world.person, call.options.because)
+    decided = deciding.again(call.world, call.declared, operation, resource, request)
+    if decided.plan.digest != plan.digest:
+        raise RefusedError(
+            "plan.stale",
+            f"{name} is stale: the same request gives another plan now",
+            hint=f"handrail plan {request.operation}     shows the new one",
+        )
+    return decided
+
+
+def show(call: Call, outcome: Outcome) -> int:
+    """Write how a run ended, and return its exit code."""
+    from handrail.cli import screen
+
+    if call.options.json:
+        from handrail.plans.canonical import plain
+
+        screen.write_json({"format": 1, "run": plain(outcome), "exit_code": outcome.exit_code})
+        return outcome.exit_code
+    number = outcome.run
+    lines = []
+    if outcome.breaches:
+        lines += [
+            "over budget: it did more than it did in rehearsal",
+            "",
+            *screen.breach_lines(outcome.breaches),
+            "",
+        ]
+    lines.append(screen.wrap(f"{outcome.outcome}: run {number}. {outcome.why}.", "  "))
+    if outcome.residue:
+        lines.append(screen.wrap("left different: " + ", ".join(outcome.residue[:6]), "  "))
+    if outcome.outcome in {"confirmed", "stopped", "failed"} and outcome.effects:
+        lines.append(f"undo: handrail undo {number}")
+    else:
+        lines.append(f"more: handrail runs show {number}")
+    screen.write("\n".join(lines))
+    return outcome.exit_code

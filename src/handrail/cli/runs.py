@@ -1,0 +1,152 @@
+"""List runs, the newest first, or show one from its journal.
+
+examples:
+  handrail runs
+  handrail runs show 412
+  handrail runs show 412 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from handrail.errors import UsageError
+
+if TYPE_CHECKING:
+    from handrail.cli.call import Call
+
+_SHOWN = 20
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("show", nargs="?", choices=["show"], help="show one run")
+    parser.add_argument("number", nargs="?", type=int, metavar="RUN", help="number of the run")
+    parser.add_argument("--all", action="store_true", help=f"list more than {_SHOWN}")
+
+
+def run(call: Call) -> int:
+    """List, or show one."""
+    options = call.options
+    if options.show and options.number is None:
+        raise UsageError("usage", "which run?", hint="handrail runs show RUN")
+    return _show(call, options.number) if options.show else _list(call)
+
+
+def _list(call: Call) -> int:
+    from handrail.cli import screen
+    from handrail.core import records
+
+    numbers = records.runs(call.world.journal)[::-1]
+    shown = numbers if call.options.all or call.options.json else numbers[:_SHOWN]
+    found = [summary(call, number) for number in shown]
+    if call.options.json:
+        screen.write_json({"format": 1, "runs": found})
+        return 0
+    if not found:
+        screen.write("no runs yet.\nnext: handrail plan OPERATION")
+        return 0
+    rows = [
+        (
+            str(one["run"]),
+            one["began"][:16].replace("T", " "),
+            one["operation"],
+            one["target"],
+            one["outcome"],
+            one["person"],
+        )
+        for one in found
+    ]
+    lines = screen.columns(
+        [("run", "began (UTC)", "operation", "target", "outcome", "by"), *rows],
+        indent="",
+        right=(0,),
+    )
+    if len(numbers) > len(shown):
+        lines.append(f"and {len(numbers) - len(shown)} older: handrail runs --all")
+    screen.write("\n".join(lines))
+    return 0
+
+
+def summary(call: Call, number: int) -> dict[str, Any]:
+    """Return a run in one line's worth of facts."""
+    from handrail.core.running import story
+
+    told = story(call.world, number)
+    opened = next((body for _, kind, body in told if kind == "opened"), {})
+    last_kind, last = (told[-1][1], told[-1][2]) if told else ("", {})
+    request = opened.get("plan", {}).get("request", {})
+    return {
+        "run": number,
+        "began": told[0][0] if told else "",
+        "operation": request.get("operation", "?"),
+        "target": request.get("target", "?"),
+        "person": opened.get("person", ""),
+        "outcome": last.get("outcome", "") if last_kind == "ended" else f"unfinished ({last_kind})",
+    }
+
+
+def _show(call: Call, number: int) -> int:
+    from handrail.cli import screen
+    from handrail.core.running import recorded_plan, story
+
+    recorded_plan(call.world, number)
+    told = story(call.world, number)
+    if call.options.json:
+        screen.write_json(
+            {
+                "format": 1,
+                "run": number,
+                "records": [
+                    {"time": time, "kind": kind, "body": body} for time, kind, body in told
+                ],
+            }
+        )
+        return 0
+    head = summary(call, number)
+    lines = [
+        f"run {number}: {head['operation']} on {head['target']} by {head['person'] or '?'}: "
+        f"{head['outcome']}",
+        "",
+    ]
+    rows = [(time[:19].replace("T", " "), kind, _said(kind, body)) for time, kind, body in told]
+    lines += [line[: screen.WIDTH] for line in screen.columns(rows)]
+    lines += [
+        "",
+        f"its output: {call.state / 'runs' / str(number) / 'output.log'}",
+        f"its decisions: handrail explain {number}",
+    ]
+    screen.write("\n".join(lines))
+    return 0
+
+
+def _said(kind: str, body: Mapping[str, Any]) -> str:
+    """Return what a record says, in one clause."""
+    match kind:
+        case "opened":
+            digest = body["plan"]["digest"]
+            return f"plan {digest[:4]}-{digest[4:8]}, risk {body['plan']['risk']}"
+        case "backup-done":
+            return f"backup {body['backup']['id']}, {body['backup']['size_bytes']:,} bytes"
+        case "step-done":
+            finished = body["finished"]
+            return (
+                f"{finished['ended']}, exit {finished['exit_code']}, {finished['duration_s']:.1f} s"
+            )
+        case "measured" | "outcome-unknown":
+            effects = "; ".join(f"{e['verb']} {e['kind']} {e['name']}" for e in body["effects"][:4])
+            return effects or "nothing changed"
+        case "health":
+            return f"{body['check']}: {'healthy' if body['healthy'] else 'ill'}, {body['seen']}"
+        case "watched":
+            return "ill: " + ", ".join(body["ill"]) if body["ill"] else "healthy"
+        case "undo-done":
+            return ("worked" if body["worked"] else "failed") + (
+                f"; left {', '.join(body['residue'][:3])}" if body["residue"] else ""
+            )
+        case "verdict" | "ended":
+            return f"{body['outcome']}: {body['why']}"
+        case _:
+            return ""

@@ -1,0 +1,279 @@
+"""What a person sees: plans, effects, decisions and runs as text. No decisions are made here.
+
+Rules:
+- Lines fit in 100 columns; numbers have separators and units; the worst comes first.
+- Marks are words or ASCII; colour adds nothing that is not said.
+- Whatever came from outside passes `sanitise`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from handrail.errors import sanitise
+from handrail.plans.effect import Effect
+from handrail.plans.model import Breach, Decision, Plan
+
+WIDTH = 100
+MARKS = {"allow": "ok", "require": ".", "refuse": "x"}
+_MANY = 12
+
+
+def write(text: str) -> None:
+    """Write to stdout, every line sanitised."""
+    sys.stdout.write(sanitise(text, keep_lines=True).rstrip("\n") + "\n")
+
+
+def write_json(value: object) -> None:
+    """Write one JSON object to stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def short(digest: str) -> str:
+    """Return a digest as people type it: `7f3a-91c2`."""
+    return f"{digest[:4]}-{digest[4:8]}"
+
+
+def columns(
+    rows: Iterable[Sequence[str]], indent: str = "  ", gap: str = "  ", right: Sequence[int] = ()
+) -> list[str]:
+    """Return rows as aligned lines; columns in `right` are right-aligned."""
+    listed = [list(row) for row in rows]
+    if not listed:
+        return []
+    widths = [max(len(row[i]) for row in listed) for i in range(len(listed[0]))]
+    lines = []
+    for row in listed:
+        cells = [
+            cell.rjust(w) if i in right else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append((indent + gap.join(cells)).rstrip())
+    return lines
+
+
+def wrap(text: str, indent: str) -> str:
+    """Return `text` in lines of at most `WIDTH`, the later ones indented."""
+    words, lines, line = text.split(" "), [], ""
+    for word in words:
+        if line and len(indent) + len(line) + 1 + len(word) > WIDTH:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    lines.append(line)
+    return ("\n" + indent).join(lines)
+
+
+def effect_lines(effects: Sequence[Effect]) -> list[str]:
+    """Return one aligned line an effect, the worst first; long lists are cut with a count."""
+    rows = [(e.verb, f"{e.kind} {e.name}", _amount(e), e.detail) for e in effects[:_MANY]]
+    lines = columns(rows, right=(2,))
+    if len(effects) > _MANY:
+        lines.append(f"  and {len(effects) - _MANY} more: --json shows all")
+    return [line[:WIDTH] for line in lines]
+
+
+def _amount(effect: Effect) -> str:
+    if effect.rows is None:
+        return ""
+    net = "" if effect.net is None or effect.net == effect.rows else f" ({effect.net:,} net)"
+    return f"{effect.rows:,} rows{net}"
+
+
+def breach_lines(breaches: Sequence[Breach]) -> list[str]:
+    """Return one line a breach: what was done, and what the budget allows."""
+    rows = []
+    for breach in breaches[:_MANY]:
+        allowed = breach.allowed
+        said = (
+            "not in rehearsal"
+            if allowed is None
+            else (f"budget {allowed.rows or 0:,}, tolerance {allowed.tolerance:,}")
+        )
+        effect = breach.effect
+        rows.append((effect.verb, f"{effect.kind} {effect.name}", _amount(effect), said))
+    return columns(rows, right=(2,))
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """Return a plan as EXPERIENCE shows it: verdict, where, what, consequences, decisions."""
+    head = {"refuse": "refused", "require": "waiting", "allow": "ready"}[plan.verdict]
+    title = f"{head}: {plan.request.operation} on {plan.target.resource}"
+    lines = [title + f"risk {plan.risk}".rjust(max(WIDTH - len(title) - 10, 12)), ""]
+    if plan.verdict == "allow" and plan.risk in {"none", "low"}:
+        return [lines[0], f"  {_what_short(plan)}", *_next(plan)]
+    lines += _where(plan)
+    lines += _what(plan)
+    lines += consequence_lines(plan)
+    lines += ["", *decision_lines(plan.decisions)]
+    return [*lines, "", *_next(plan)]
+
+
+def _where(plan: Plan) -> list[str]:
+    facts = plan.facts
+    identity = facts.identity
+    indent = " " * 10
+    if identity is None:
+        why = "; ".join(f"{name}: {reason}" for name, reason in facts.unreadable)
+        return ["  where   " + wrap(f"{plan.target.resource}, which cannot be read: {why}", indent)]
+    adopted = ", the one that was adopted" if str(identity) == plan.target.declared_identity else ""
+    first = f"{identity.version}, {identity.id.partition(':')[2]} at {identity.endpoint}{adopted}"
+    lines = ["  where   " + wrap(first, indent)]
+    if facts.measure is not None:
+        measure = facts.measure
+        oldest = f", the oldest from {measure.oldest[:10]}" if measure.oldest else ""
+        environment = (
+            f"; declared as environment `{plan.target.environment}`"
+            if plan.target.environment
+            else ""
+        )
+        lines.append(
+            indent
+            + wrap(
+                f"{measure.rows:,} rows in {len(measure.tables)} tables, "
+                f"{size(measure.size_bytes)}{oldest}{environment}",
+                indent,
+            )
+        )
+    if facts.others:
+        some = ", ".join(facts.others[:3])
+        lines.append(indent + wrap(f"{len(facts.others)} others connected: {some}", indent))
+    return lines
+
+
+def _what_short(plan: Plan) -> str:
+    if plan.effects is None:
+        return "nobody has rehearsed it"
+    if not plan.effects:
+        return "it changed nothing in rehearsal"
+    return "; ".join(f"{e.verb} {e.kind} {e.name} {_amount(e)}".rstrip() for e in plan.effects[:3])
+
+
+def _what(plan: Plan) -> list[str]:
+    script = plan.steps[0].argv[0]
+    version = f"{plan.material.digest[:7]}"
+    change = plan.facts.change
+    changed = f", changed {ago(change.when, plan.facts.now)} by {change.author}" if change else ""
+    indent = " " * 10
+    if plan.effects is None:
+        text = f"unknown: {script} has not been rehearsed as it is now ({version}{changed})"
+        return ["  what    " + wrap(text, indent)]
+    source = "measured in rehearsal" if plan.effects_from == "rehearsal" else "as declared"
+    lines = ["  what    " + wrap(f"{script} ({version}{changed}), {source}", indent), ""]
+    return [*lines, *measured_lines(plan)]
+
+
+def _rehearsed(plan: Plan) -> list[str]:
+    rehearsal = plan.facts.rehearsal
+    if rehearsal is None:
+        return []
+    lines = []
+    if rehearsal.reached:
+        lines.append(
+            wrap(
+                "also reached: "
+                + ", ".join(f"{what} (not declared)" for what in rehearsal.reached[:6]),
+                "  ",
+            )
+        )
+    if rehearsal.traced:
+        lines.append(wrap(f"what else it reaches is not known: {rehearsal.traced}", "  "))
+    if rehearsal.confined:
+        lines.append(wrap(f"it was not confined: {rehearsal.confined}", "  "))
+    if rehearsal.residue:
+        lines.append(wrap("its undo leaves different: " + ", ".join(rehearsal.residue[:6]), "  "))
+    return lines
+
+
+def consequence_lines(plan: Plan) -> list[str]:
+    """Return what it means for others; empty when for nobody."""
+    if not plan.consequences:
+        return []
+    rows = [
+        (c.resource, c.outcome, "through " + " > ".join(reversed(c.path)))
+        for c in plan.consequences[:_MANY]
+    ]
+    more = len(plan.consequences) - _MANY
+    tail = [f"  and {more} more: --json shows all"] if more > 0 else []
+    return ["and so:", *[line[:WIDTH] for line in columns(rows)], *tail]
+
+
+def decision_lines(decisions: Sequence[Decision]) -> list[str]:
+    """Return a line for each decision that can stop the plan, refusals first."""
+    spoken = [d for d in decisions if d.binding]
+    lines = []
+    guard_width = max((len(d.guard) for d in spoken), default=0)
+    for decision in spoken:
+        mark = MARKS[decision.verdict]
+        head = f"  {mark:<2} {decision.guard:<{guard_width}}  "
+        where = (
+            f"   {decision.declared}" if decision.declared and decision.verdict != "allow" else ""
+        )
+        lines.append(head + wrap(decision.because + where, " " * len(head)))
+    return lines
+
+
+def _next(plan: Plan) -> list[str]:
+    return [wrap(f"next: {next_command(plan)}", "      ")]
+
+
+def next_command(plan: Plan) -> str:
+    """Return the command, or the deed, that comes next."""
+    for verdict in ("refuse", "require"):
+        for decision in plan.decisions:
+            if decision.verdict == verdict and decision.binding and decision.remedy:
+                return decision.remedy
+    return f"handrail run {short(plan.digest)}"
+
+
+def size(size_bytes: int) -> str:
+    """Return `1.9 GB`."""
+    amount, units = float(size_bytes), ("B", "KB", "MB", "GB", "TB")
+    for unit in units:
+        if amount < 1000 or unit == units[-1]:  # noqa: PLR2004  the step between two units
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return ""
+
+
+def ago(then: str, now: str) -> str:
+    """Return `2 h ago` for a near time, else the date."""
+    try:
+        seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
+    except (ValueError, TypeError):
+        return then
+    if 0 <= seconds < 90:  # noqa: PLR2004  a minute and a half
+        return "just now"
+    if 0 <= seconds < 5400:  # noqa: PLR2004  an hour and a half
+        return f"{seconds / 60:.0f} min ago"
+    if 0 <= seconds < 172800:  # noqa: PLR2004  two days
+        return f"{seconds / 3600:.0f} h ago"
+    return f"on {then[:10]}"
+
+
+def measured_lines(plan: Plan) -> list[str]:
+    """Return what a plan would do, and what its rehearsal saw besides."""
+    operation, target = plan.request.operation, plan.target.resource
+    if plan.effects is None:
+        return [f"what {operation} would do on {target} is unknown: it has not been rehearsed."]
+    if not plan.effects:
+        return [f"{operation} would change nothing on {target}.", *_rehearsed(plan)]
+    return [f"{operation} would, on {target}:", *effect_lines(plan.effects), *_rehearsed(plan)]
+
+
+def explanation_lines(decisions: Sequence[Decision]) -> list[str]:
+    """Return every decision in full: verdict, fact, where it is declared, and what to do."""
+    lines = []
+    for decision in decisions:
+        silent = "" if decision.binding else "   (does not bind at this risk)"
+        lines.append(f"  {MARKS[decision.verdict]:<2} {decision.guard}: {decision.verdict}{silent}")
+        lines.append("       because   " + wrap(decision.because, " " * 17))
+        if decision.declared:
+            lines.append(f"       declared  {decision.declared}")
+        if decision.remedy and decision.verdict != "allow":
+            lines.append("       remedy    " + wrap(decision.remedy, " " * 17))
+    return lines

@@ -1,0 +1,122 @@
+"""Show where things stand: what waits for somebody, what was cut off, what ran last.
+
+`handrail --help` lists the commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from handrail.cli.call import Call
+    from handrail.plans.model import Plan
+
+_RUNS = 5
+_PLANS = 5
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add nothing."""
+    del parser
+
+
+def run(call: Call) -> int:
+    """Show where things stand, from the record alone: no store is asked."""
+    from handrail.cli import screen
+
+    found = _standing(call)
+    if call.options.json:
+        screen.write_json({"format": 1, **found})
+        return 0
+    if not found["operations"] and not found["runs"] and not found["waiting"]:
+        screen.write(
+            "nothing is declared here, and nothing has run.\n"
+            "next: handrail init                                 start an estate, or\n"
+            "      handrail rehearse ./script.sh --on URL-OR-FILE   try one script now"
+        )
+        return 0
+    screen.write("\n".join(_lines(found)))
+    return 0
+
+
+def _standing(call: Call) -> dict[str, Any]:
+    from handrail.cli.runs import summary
+    from handrail.core import clones, records
+
+    world = call.world
+    numbers = records.runs(world.journal)
+    runs = [summary(call, number) for number in numbers[::-1][:_RUNS]]
+    newest: dict[str, Plan] = {}
+    for plan in records.plans(world.journal):
+        kept = newest.get(plan.request.operation)
+        if kept is None or plan.facts.now >= kept.facts.now:
+            newest[plan.request.operation] = plan
+    waiting = [_waiting(plan) for plan in newest.values() if plan.verdict == "require"]
+    return {
+        "operations": sorted(call.declared.operations),
+        "resources": len(call.declared.estate.resources),
+        "waiting": waiting[-_PLANS:],
+        "unfinished": [run for run in runs if run["outcome"].startswith("unfinished")],
+        "runs": runs,
+        "leftover_clones": list(clones.leftover(world)),
+    }
+
+
+def _waiting(plan: Plan) -> dict[str, str]:
+    from handrail.cli.screen import next_command, short
+
+    return {
+        "plan": short(plan.digest),
+        "operation": plan.request.operation,
+        "target": plan.request.target,
+        "person": plan.request.person,
+        "risk": plan.risk,
+        "next": next_command(plan),
+    }
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    from handrail.cli.screen import columns
+
+    lines = [
+        f"{found['resources']} resources, {len(found['operations'])} operations declared: "
+        + ", ".join(found["operations"][:6])
+    ]
+    if found["unfinished"]:
+        lines += ["", "cut off:"]
+        lines += columns(
+            [
+                (f"run {r['run']}", r["operation"], r["target"], f"handrail resume {r['run']}")
+                for r in found["unfinished"]
+            ]
+        )
+    if found["waiting"]:
+        lines += ["", "waiting for somebody:"]
+        lines += columns(
+            [
+                (w["plan"], w["operation"], w["target"], f"risk {w['risk']}", w["next"])
+                for w in found["waiting"]
+            ]
+        )
+    if found["leftover_clones"]:
+        lines += [
+            "",
+            f"{len(found['leftover_clones'])} clones were left behind; the next "
+            "rehearsal removes them",
+        ]
+    if found["runs"]:
+        lines += ["", "last runs:"]
+        lines += columns(
+            [
+                (
+                    str(r["run"]),
+                    r["began"][:16].replace("T", " "),
+                    r["operation"],
+                    r["target"],
+                    r["outcome"],
+                )
+                for r in found["runs"]
+            ]
+        )
+    return lines
