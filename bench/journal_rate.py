@@ -3,8 +3,8 @@
 Rules:
 - All write rows of the same size to the same disk with WAL and synchronous=FULL, one commit a row.
 - `journal-rate` compares with the barest commit there is: one INSERT of one text into a table with
-  a number for a key. `journal-rate-same-columns` has the journal's columns and key on the bare side,
-  and no bound: it tells what the record's shape costs from what Handrail's own work does.
+  a number for a key. `journal-rate-same-columns` has the journal's columns and key on the bare
+  side, and no bound: it tells what the record's shape costs from what Handrail's own work does.
 - Interleaved in short turns (A B C A B C ...), so that a slow moment of the disk hits all; a ratio
   is the median over the turns.
 - The share is smallest where fsync is fastest: the journal's own work is tens of microseconds.
