@@ -26,6 +26,7 @@ from handrail.adapters.sqlite.connecting import (
     answering,
     connect,
     error_name,
+    is_no_database,
     locked,
     reading,
 )
@@ -179,19 +180,26 @@ def _all_or_nothing(directory: Path) -> Iterator[None]:
 
 
 def _check(file: DatabaseFile, copy: Path) -> None:
-    with closing(connect(copy, "immutable", file.busy_timeout_s)) as connection:
-        try:
-            found = [str(row[0]) for row in connection.execute("PRAGMA quick_check")]
-        except sqlite3.OperationalError as error:
-            if error_name(error) != "SQLITE_ERROR":
-                raise
-            # The check needs a collation, function or module that only the application has. The
-            # copy is the original's, page by page, and it was read from front to back.
-            found = ["ok"]
-    damage = [text for text in found if text != "ok" and not text.startswith(_DATA_FAULTS)]
+    damage = [text for text in _faults(file, copy) if not text.startswith(_DATA_FAULTS)]
     if damage:
         raise StoreError(
             "backup.failed",
             f"{file.resource}: `{file.path}` is damaged: {damage[0]}",
             hint=f"sqlite3 {file.path} 'PRAGMA integrity_check', then restore an older backup",
         )
+
+
+def _faults(file: DatabaseFile, copy: Path) -> list[str]:
+    """Return what SQLite finds wrong with a copy; empty when it finds nothing."""
+    with closing(connect(copy, "immutable", file.busy_timeout_s)) as connection:
+        try:
+            found = [str(row[0]) for row in connection.execute("PRAGMA quick_check")]
+        except sqlite3.DatabaseError as error:
+            if is_no_database(error):
+                return [str(error)]
+            if error_name(error) != "SQLITE_ERROR":
+                raise
+            # The check needs a collation, function or module that only the application has. The
+            # copy is the original's, page by page, and its rows are read for the fingerprint.
+            return []
+    return [text for text in found if text != "ok"]

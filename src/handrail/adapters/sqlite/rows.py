@@ -113,22 +113,23 @@ def _by_content(
     Rows that are still at their row number cancel out first, by two quick scans; only the rest
     has to be sorted.
     """
+    flipped = tuple((new, old) for old, new in pairs)
     old = _rest(WAS, before, NOW, after, pairs)
-    new = _rest(NOW, after, WAS, before, tuple((b, a) for a, b in pairs))
-    values = [f"c{number}" for number in range(len(_values(before, pairs)))]
-    groups = [f"{value} COLLATE BINARY" for value in values]
-    groups += [f"typeof(c{n})" for n, pair in enumerate(pairs) if _is_loose(before, after, pair)]
+    new = _rest(NOW, after, WAS, before, flipped)
+    groups = ", ".join(f"c{number}" for number in range(len(_values(before, after, pairs))))
     row = connection.execute(
         "SELECT total(max(n, 0)), total(max(-n, 0)) FROM (SELECT sum(w) AS n"  # noqa: S608 - quoted
-        f" FROM (SELECT 1 AS w, {old} UNION ALL SELECT -1, {new}) GROUP BY {', '.join(groups)})"
+        f" FROM (SELECT 1 AS w, {old} UNION ALL SELECT -1, {new} LIMIT -1) GROUP BY {groups})"
     ).fetchone()
     return int(row[0]), int(row[1])
 
 
 def _rest(schema: str, table: Table, other_schema: str, other: Table, pairs: Pairs) -> str:
     """Return SQL (after SELECT) for the rows of `table` that `other` has not at their number."""
-    values = _values(table, pairs)
-    wanted = ", ".join(f"a.{value} AS c{number}" for number, value in enumerate(values))
+    values = _values(table, other, pairs)
+    wanted = ", ".join(
+        f"{value} COLLATE BINARY AS c{number}" for number, value in enumerate(values)
+    )
     text = f"{wanted} FROM {_source(schema, table.name)} a"
     mine, theirs = table.row_number, other.row_number
     if table.module or other.module or not (mine and theirs):
@@ -138,10 +139,13 @@ def _rest(schema: str, table: Table, other_schema: str, other: Table, pairs: Pai
     return f"{text} WHERE NOT EXISTS ({there})"
 
 
-def _values(table: Table, pairs: Pairs) -> list[str]:
-    """Return the SQL names of the paired values, and of what else makes a row what it is."""
-    extra = expressions(table)[: -len(table.stored)]
-    return [*(quoted(old) for old, _ in pairs), *extra]
+def _values(table: Table, other: Table, pairs: Pairs) -> list[str]:
+    """Return SQL for the paired values of a row `a`, and for what else makes it the row it is."""
+    columns = [f"a.{quoted(mine)}" for mine, _ in pairs]
+    extra = [f"a.{value}" for value in expressions(table)[: -len(table.stored)]]
+    # One term for all types: none of their names begins another, so together they are plain.
+    loose = [f"typeof(a.{quoted(p[0])})" for p in pairs if _is_loose(table, other, p)]
+    return [*columns, *extra, *([_tree(loose, "||")] if loose else [])]
 
 
 def _differ(before: Table, after: Table, pairs: Pairs) -> str:
@@ -168,11 +172,16 @@ def _affinity(table: Table, name: str) -> str:
 
 
 def _any(terms: list[str]) -> str:
-    """Return SQL for "one of `terms`", as a balanced tree: SQLite refuses chains of 1,000."""
+    """Return SQL for "one of `terms`"."""
+    return _tree(terms, "OR")
+
+
+def _tree(terms: list[str], operator: str) -> str:
+    """Return `terms` joined as a balanced tree: SQLite refuses chains of 1,000."""
     if len(terms) == 1:
         return f"({terms[0]})"
     half = len(terms) // 2
-    return f"({_any(terms[:half])} OR {_any(terms[half:])})"
+    return f"({_tree(terms[:half], operator)} {operator} {_tree(terms[half:], operator)})"
 
 
 def _source(schema: str, table: str) -> str:
