@@ -14,8 +14,9 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
-from handrail.cli.screen import WIDTH, size
+from handrail.cli.screen import WIDTH
 from handrail.errors import sanitise
+from handrail.plans.amounts import size
 
 _DIM, _RED, _GREEN, _OFF = "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 _EVERY_S = 0.2

@@ -1,4 +1,4 @@
-"""Stand by until a rehearsal ends or its deadline passes, then destroy what is left of its clone."""
+"""Stand by until a rehearsal ends or its deadline passes, then destroy what its clone left."""
 
 from __future__ import annotations
 

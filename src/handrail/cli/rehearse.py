@@ -52,5 +52,5 @@ def _show(call: Call, decided: Decided) -> None:
             "to keep this script behind Handrail: handrail init --from "
             f"{call.options.on} --script {call.options.operation}"
         )
-    lines.append(f"next: {screen.next_command(plan)}")
+    lines += screen.next_lines(plan)
     screen.write("\n".join(lines))

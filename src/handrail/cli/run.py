@@ -1,5 +1,6 @@
-"""Run an operation: planned anew, held to its guards, backed up, measured, watched; undone when
-it was wrong.
+"""Run an operation: backed up, measured, watched, and undone when it was wrong.
+
+It is planned anew first, and held to its guards.
 
 examples:
   handrail run reset-pilot

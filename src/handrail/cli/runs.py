@@ -122,7 +122,7 @@ def _show(call: Call, number: int) -> int:
     return 0
 
 
-def _said(kind: str, body: Mapping[str, Any]) -> str:
+def _said(kind: str, body: Mapping[str, Any]) -> str:  # noqa: PLR0911  a table of kinds
     """Return what a record says, in one clause."""
     match kind:
         case "opened":

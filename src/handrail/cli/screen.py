@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from handrail.errors import sanitise
+from handrail.plans.amounts import size
 from handrail.plans.effect import Effect
-from handrail.plans.model import Breach, Decision, Plan
+from handrail.plans.model import Breach, Consequence, Decision, Plan
 
 WIDTH = 100
 MARKS = {"allow": "ok", "require": ".", "refuse": "x"}
@@ -105,12 +106,12 @@ def plan_lines(plan: Plan) -> list[str]:
     title = f"{head}: {plan.request.operation} on {plan.target.resource}"
     lines = [title + f"risk {plan.risk}".rjust(max(WIDTH - len(title) - 10, 12)), ""]
     if plan.verdict == "allow" and plan.risk in {"none", "low"}:
-        return [lines[0], f"  {_what_short(plan)}", *_next(plan)]
+        return [lines[0], f"  {_what_short(plan)}", *next_lines(plan)]
     lines += _where(plan)
     lines += _what(plan)
     lines += consequence_lines(plan)
     lines += ["", *decision_lines(plan.decisions)]
-    return [*lines, "", *_next(plan)]
+    return [*lines, "", *next_lines(plan)]
 
 
 def _where(plan: Plan) -> list[str]:
@@ -161,10 +162,15 @@ def _what(plan: Plan) -> list[str]:
     indent = " " * 10
     if plan.effects is None:
         text = f"unknown: {script} has not been rehearsed as it is now ({version}{changed})"
-        return ["  what    " + wrap(text, indent)]
+        return ["  what    " + wrap(text, indent), _risk(plan)]
     source = "measured in rehearsal" if plan.effects_from == "rehearsal" else "as declared"
-    lines = ["  what    " + wrap(f"{script} ({version}{changed}), {source}", indent), ""]
+    lines = ["  what    " + wrap(f"{script} ({version}{changed}), {source}", indent), _risk(plan)]
+    lines.append("")
     return [*lines, *measured_lines(plan)]
+
+
+def _risk(plan: Plan) -> str:
+    return "  risk    " + wrap(f"{plan.risk}: {plan.risk_because}", " " * 10)
 
 
 def _rehearsed(plan: Plan) -> list[str]:
@@ -193,51 +199,76 @@ def consequence_lines(plan: Plan) -> list[str]:
     """Return what it means for others; empty when for nobody."""
     if not plan.consequences:
         return []
-    rows = [
-        (c.resource, c.outcome, "through " + " > ".join(reversed(c.path)))
-        for c in plan.consequences[:_MANY]
-    ]
+    rows = [(c.resource, c.outcome, _path(c)) for c in plan.consequences[:_MANY]]
     more = len(plan.consequences) - _MANY
     tail = [f"  and {more} more: --json shows all"] if more > 0 else []
     return ["and so:", *[line[:WIDTH] for line in columns(rows)], *tail]
 
 
+def _path(consequence: Consequence) -> str:
+    """Return what leads to a consequence: what it needs, or through whom."""
+    between = consequence.path[1:-1]
+    strength = "hard" if consequence.hard else "soft"
+    if not between:
+        return f"needs {consequence.path[0]} ({strength})"
+    return f"through {', '.join(reversed(between))} ({strength})"
+
+
 def decision_lines(decisions: Sequence[Decision]) -> list[str]:
-    """Return a line for each decision that can stop the plan, refusals first."""
-    spoken = [d for d in decisions if d.binding]
+    """Return a line for each decision that stops the plan, and one that names the rest."""
+    stops = [d for d in decisions if d.binding and d.verdict != "allow"]
+    width = max((len(d.guard) for d in stops), default=0)
     lines = []
-    guard_width = max((len(d.guard) for d in spoken), default=0)
-    for decision in spoken:
-        mark = MARKS[decision.verdict]
-        head = f"  {mark:<2} {decision.guard:<{guard_width}}  "
-        where = (
-            f"   {decision.declared}" if decision.declared and decision.verdict != "allow" else ""
-        )
-        lines.append(head + wrap(decision.because + where, " " * len(head)))
+    for decision in stops:
+        head = f"  {MARKS[decision.verdict]:<2} {decision.guard:<{width}}  "
+        lines += _with_place(head, decision.because, decision.declared)
+    passed = ", ".join(d.guard for d in decisions if d.binding and d.verdict == "allow")
+    if passed:
+        lines.append("  ok " + wrap(passed, "     "))
     return lines
 
 
-def _next(plan: Plan) -> list[str]:
-    return [wrap(f"next: {next_command(plan)}", "      ")]
+def _with_place(head: str, because: str, place: str) -> list[str]:
+    """Return a decision with its place at the right edge: of its last line, or a line below."""
+    lines = (head + wrap(because, " " * len(head))).split("\n")
+    if not place:
+        return lines
+    room = WIDTH - len(lines[-1]) - len(place)
+    if room >= 3:  # noqa: PLR2004  what keeps two columns apart
+        lines[-1] += " " * room + place
+    else:
+        lines.append(place.rjust(WIDTH))
+    return lines
+
+
+def next_lines(plan: Plan) -> list[str]:
+    """Return what comes next, and what after that."""
+    deeds = next_deeds(plan)
+    lines = [wrap(f"next: {deeds[0]}", "      ")]
+    return lines + [wrap(f"then: {deed}", "      ") for deed in deeds[1:]]
 
 
 def next_command(plan: Plan) -> str:
     """Return the command, or the deed, that comes next."""
-    for verdict in ("refuse", "require"):
-        for decision in plan.decisions:
-            if decision.verdict == verdict and decision.binding and decision.remedy:
-                return decision.remedy
-    return f"handrail run {short(plan.digest)}"
+    return next_deeds(plan)[0]
 
 
-def size(size_bytes: int) -> str:
-    """Return `1.9 GB`."""
-    amount, units = float(size_bytes), ("B", "KB", "MB", "GB", "TB")
-    for unit in units:
-        if amount < 1000 or unit == units[-1]:  # noqa: PLR2004  the step between two units
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return ""
+def next_deeds(plan: Plan) -> list[str]:
+    """Return what has to be done before the plan may run, in an order that works.
+
+    A rehearsal comes first: it is what tells whether the rest is worth doing.
+    """
+    said = [
+        d.remedy
+        for verdict in ("refuse", "require")
+        for d in plan.decisions
+        if d.verdict == verdict and d.binding and d.remedy
+    ]
+    deeds = sorted(dict.fromkeys(said), key=lambda deed: not deed.startswith("handrail rehearse"))
+    if any(deed.startswith("handrail rehearse") for deed in deeds):
+        # The digest of a plan changes with its rehearsal: an approval of this one would be lost.
+        deeds = [deed for deed in deeds if not deed.startswith("handrail approve")]
+    return deeds or [f"handrail run {short(plan.digest)}"]
 
 
 def ago(then: str, now: str) -> str:

@@ -20,6 +20,7 @@ from handrail.core import backups, clones, records, scripts
 from handrail.core.deciding import Decided, again
 from handrail.core.world import Talk, World
 from handrail.errors import RefusedError, ScriptError, StoreError
+from handrail.plans.amounts import duration, size
 from handrail.plans.canonical import plain, time_text
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup, Fingerprint
@@ -138,7 +139,7 @@ def _back_up(rehearsal: _Rehearsing, target: Store) -> tuple[Backup, float]:
     backup = backups.make(world, decided.declared, decided.resource, target, talk)
     seconds = world.clock.elapsed_s() - began
     rehearsal.note("backup-done", backup=replace(backup, fingerprint=None))
-    talk.end("backup", f"{_size(backup.size_bytes)} in {seconds:.1f} s")
+    talk.end("backup", f"{size(backup.size_bytes)} in {duration(seconds)}")
     return backup, seconds
 
 
@@ -202,8 +203,8 @@ def _prove(
         )
     rehearsal.talk.end(
         "restore",
-        f"{restore_s:.1f} s, fingerprint equal: this backup is proven; "
-        f"losing {rehearsal.decided.resource.name} now costs about {restore_s:.0f} s",
+        f"{duration(restore_s)}, fingerprint equal: this backup is proven; "
+        f"losing {rehearsal.decided.resource.name} now costs about {duration(restore_s)}",
     )
     return proof
 
@@ -252,11 +253,11 @@ def _run(
     finished = _run_script(rehearsal, target, clone, undo=False)
     effects = clone.effects(observed)
     printed = (
-        f"{_size(finished.output_bytes)} printed" if finished.output_bytes else ("printed nothing")
+        f"{size(finished.output_bytes)} printed" if finished.output_bytes else ("printed nothing")
     )
     talk.end(
         "run",
-        f"{script} on the clone, {finished.duration_s:.1f} s, {_ending(finished)}, {printed}",
+        f"{script} on the clone, {duration(finished.duration_s)}, {_ending(finished)}, {printed}",
         ok=finished.exit_code == 0,
     )
     rehearsal.note("ran", finished=finished, effects=effects)
@@ -291,7 +292,7 @@ def _undo(
     rehearsal.note("undone", worked=worked, residue=residue, effects=effects)
     talk.end(
         "undo",
-        f"{step.undo}, {seconds:.1f} s, "
+        f"{step.undo}, {duration(seconds)}, "
         + ("nothing left over" if not residue else "left over: " + ", ".join(residue[:5])),
         ok=worked and not residue,
     )
@@ -348,15 +349,6 @@ def _unlisted(rehearsal: _Rehearsing, finished: Finished) -> tuple[str, ...]:
 
 def _ending(finished: Finished) -> str:
     return f"exit {finished.exit_code}" if finished.ended == "exited" else finished.ended
-
-
-def _size(size_bytes: int) -> str:
-    size = float(size_bytes)
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000 or unit == "GB":  # noqa: PLR2004  the step between two units
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return ""
 
 
 def clear(folder: Path) -> None:

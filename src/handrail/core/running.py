@@ -30,6 +30,7 @@ from handrail.errors import (
 from handrail.estate.model import Resource
 from handrail.operations.model import Operation
 from handrail.plans import budget as budgets
+from handrail.plans.amounts import duration, size
 from handrail.plans.canonical import plain
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup
@@ -249,7 +250,7 @@ class Run:
             self._world, self._decided.declared, self._decided.resource, self._store, self._talk
         )
         self.note("backup-done", backup=backup)
-        self._talk.end("backup", f"{backup.size_bytes:,} bytes, to go back to")
+        self._talk.end("backup", f"{size(backup.size_bytes)}, to go back to")
 
     def _observe(self, name: str) -> None:
         """Observe the store into a folder of this run; a half-written one is made anew."""
@@ -293,7 +294,7 @@ class Run:
         self.note("step-done", step=step.id, finished=finished)
         self._talk.end(
             "run",
-            f"{step.argv[0]}, {finished.duration_s:.1f} s, "
+            f"{step.argv[0]}, {duration(finished.duration_s)}, "
             + (f"exit {finished.exit_code}" if finished.ended == "exited" else finished.ended),
             ok=finished.exit_code == 0,
         )

@@ -73,8 +73,8 @@ POLICY = """\
 # approval: {max-age: 4h, by: {critical: dba}}
 # groups: {dba: [ben@example.org, chi@example.org]}
 
-freezes:
-  - {risk: high, days: [friday], start: "15:00", because: nothing high on Friday after 15:00}
+# freezes:
+#   - {risk: high, days: [friday], start: "15:00", because: nothing high on Friday after 15:00}
 """
 SIGNERS = """\
 # Who may approve, by SSH key: one line a key, as in ssh-keygen(1), ALLOWED SIGNERS.
@@ -129,9 +129,9 @@ def declare(world: World, address: str, environment: str, script: str) -> Writte
                 identity,
                 measure,
                 environment,
-                old,
                 variable if holds_password(address) else "",
                 world.root,
+                old=old,
             ),
             f"{measure.rows:,} rows" + (", old ones among them" if old else ""),
         ),
@@ -176,10 +176,11 @@ def _estate(
     identity: Identity,
     measure: Measure,
     environment: str,
-    old: bool,
     variable: str,
     root: Path,
-) -> str:  # noqa: FBT001  one fact among others
+    *,
+    old: bool,
+) -> str:
     settings = resource.store
     address = settings.url.value if settings else ""
     if settings and settings.kind == "sqlite" and Path(address).is_relative_to(root):

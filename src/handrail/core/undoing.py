@@ -16,6 +16,7 @@ from handrail.core import backups, scripts
 from handrail.core.world import Talk, World
 from handrail.errors import HandrailError, RefusedError
 from handrail.operations.model import Operation
+from handrail.plans.amounts import duration
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup, Fingerprint
 from handrail.plans.model import Plan
@@ -71,7 +72,7 @@ def undo(
         )
     note("undo-done", worked=undone.worked, seconds=undone.seconds, residue=undone.residue)
     said = "nothing left over" if not undone.residue else "left: " + ", ".join(undone.residue[:5])
-    talk.end("undo", f"{step.undo}, {undone.seconds:.1f} s, {said}", ok=undone.worked)
+    talk.end("undo", f"{step.undo}, {duration(undone.seconds)}, {said}", ok=undone.worked)
     return undone
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from handrail.plans.amounts import duration
 from handrail.plans.judging import Case
 from handrail.plans.model import Decision
 
@@ -48,7 +49,7 @@ def judge(case: Case) -> Decision:
     return Decision(
         name,
         "allow",
-        f"backup {proof.backup} was restored in {proof.restore_s:.0f} s on {proof.proven_at[:10]}",
+        f"backup {proof.backup} was restored in {duration(proof.restore_s)} on {proof.proven_at[:10]}",
         target.declared_at,
     )
 

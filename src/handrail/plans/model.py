@@ -181,8 +181,9 @@ class Consequence:
     """What the effects mean for another resource, with the path that leads there."""
 
     resource: str
-    outcome: Literal["stops", "degraded"]
+    outcome: str  # `stops`, `degraded` or `affected`
     path: tuple[str, ...]
+    hard: bool = True
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,11 @@ class Decision:
 
 @dataclass(frozen=True)
 class Target:
-    """The resource as it was when the plan was made."""
+    """The resource as it was when the plan was made.
+
+    Attributes:
+        seems_real: why its content looks like real data, whatever was declared; else empty.
+    """
 
     resource: str
     kind: str
@@ -218,6 +223,13 @@ class Target:
     holds: tuple[str, ...]
     declared_identity: str
     declared_at: str
+    seems_real: str = ""
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it holds real data, by what is declared or by what is there."""
+        real = {"production-data", "personal-data"} & set(self.holds)
+        return self.production or bool(real) or bool(self.seems_real)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 from handrail.estate.graph import dependants
-from handrail.estate.model import Check, Estate, Resource
+from handrail.estate.model import Check, Environment, Estate, Resource
 from handrail.operations.model import Operation
 from handrail.plans import budget as budgets
 from handrail.plans import risk as risks
@@ -31,9 +32,11 @@ from handrail.plans.model import (
 from handrail.plans.policy import Policy
 
 FORMAT = 1
+_YEAR_DAYS = 365
+_GONE = frozenset({"unknown", "drop", "replace", "truncate"})
 
 
-def target_of(resource: Resource, estate: Estate) -> Target:
+def target_of(resource: Resource, estate: Estate, policy: Policy, facts: Facts) -> Target:
     """Return the frozen target that a plan carries."""
     environment = estate.environments.get(resource.environment)
     store = resource.store
@@ -46,7 +49,39 @@ def target_of(resource: Resource, estate: Estate) -> Target:
         holds=store.holds if store else (),
         declared_identity=store.identity if store else "",
         declared_at=str(resource.place),
+        seems_real=_seems_real(environment, policy, facts),
     )
+
+
+def _seems_real(environment: Environment | None, policy: Policy, facts: Facts) -> str:
+    """Return why the content looks like real data, whatever was declared; empty when it does not.
+
+    It does when it has more rows than the environment's ceiling, or rows older than it allows.
+    """
+    measure = facts.measure
+    place = f"environment `{environment.name}`" if environment else "a store that is not declared"
+    if measure is None:
+        return ""
+    ceiling = environment.max_rows if environment else None
+    if ceiling is not None and measure.rows > ceiling:
+        return f"{measure.rows:,} rows; {place} may hold {ceiling:,}"
+    limit_s = environment.max_age_s if environment else None
+    limit = timedelta(seconds=policy.data_age_s if limit_s is None else limit_s)
+    if measure.oldest is None:
+        return ""
+    age = moment(facts.now) - moment(measure.oldest)
+    return f"rows are {_age(age)} old; {place} may hold {_age(limit)}" if age > limit else ""
+
+
+def moment(text: str) -> datetime:
+    """Return an ISO 8601 time as an aware one; without a zone it is taken as UTC."""
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _age(age: timedelta) -> str:
+    years = age.days // _YEAR_DAYS
+    return f"{years} years" if years > 1 else f"{age.days} days"
 
 
 def steps_of(operation: Operation, target: str, parameters: Mapping[str, str]) -> tuple[Step, ...]:
@@ -91,7 +126,7 @@ def draft(
     facts: Facts,
 ) -> Plan:
     """Return the plan, not yet judged."""
-    target = target_of(resource, estate)
+    target = target_of(resource, estate, policy, facts)
     steps = steps_of(operation, target.resource, request.parameters)
     effects, source, budget = _effects(operation, target.resource, policy, facts)
     risk, because = risks.derive(target, steps, effects, facts.rehearsal)
@@ -130,14 +165,18 @@ def consequences(
 ) -> tuple[Consequence, ...]:
     """Return what `effects` on `resource` mean for every other resource, worst first.
 
-    Follows `needs` against their direction; a soft need degrades where a hard one stops. Empty when
-    nothing depends on the resource, and when nothing that was there is gone: None (unknown) counts
-    as gone.
+    Follows `needs` against their direction. Where something is gone as a whole (a table, a
+    database; None, unknown, counts so), a hard need stops and a soft one degrades; where rows are
+    gone or changed in shape, each is affected. Empty when nothing that was there is gone.
     """
-    if effects is not None and not any(e.is_destructive or e.verb == "alter" for e in effects):
+    gone = effects is None or any(e.verb in _GONE and e.rows != 0 for e in effects)
+    less = effects is not None and any(e.is_destructive or e.verb == "alter" for e in effects)
+    if not gone and not less:
         return ()
     return tuple(
-        Consequence(d.ref, "stops" if d.hard else "degraded", d.path)
+        Consequence(
+            d.ref, ("stops" if d.hard else "degraded") if gone else "affected", d.path, hard=d.hard
+        )
         for d in dependants(estate, resource)
     )
 

@@ -40,7 +40,7 @@ def _from_effects(target: Target, effects: tuple[Effect, ...] | None) -> tuple[i
     levels = [(_of_effect(target, effect), effect) for effect in effects]
     level, worst = max(levels, key=lambda pair: pair[0])
     amount = "" if worst.rows is None else f" of {worst.rows:,} rows"
-    data = "real data" if _is_real(target) else f"{target.durability} data"
+    data = "real data" if target.is_real else f"{target.durability} data"
     return level, f"{worst.verb} {worst.kind} {worst.name}{amount}, {data}"
 
 
@@ -49,14 +49,10 @@ def _of_effect(target: Target, effect: Effect) -> int:
     if effect.kind in _RIGHTS or effect.verb in {"grant", "revoke"}:
         return 3 if effect.verb in _GONE and durable else 2
     if effect.verb in _GONE and effect.rows != 0 and effect.kind in {"table", "column"}:
-        return 3 if durable and _is_real(target) else 2 if durable else 1
+        return 3 if durable and target.is_real else 2 if durable else 1
     if effect.verb in _GONE or effect.verb in _CHANGED:
         return 2 if durable else 1
     return 1
-
-
-def _is_real(target: Target) -> bool:
-    return target.production or "production-data" in target.holds or "personal-data" in target.holds
 
 
 def _stuck(steps: tuple[Step, ...], rehearsal: Rehearsal | None) -> str:
