@@ -7,7 +7,7 @@ Rules:
 - Of two mounts the deeper one wins, and at the same path `hidden` wins: parents are put first.
 - A replaced file takes its whole folder with it: the clone's folder stands there, writable, with
   the real neighbours bound into it read-only. So `rm` and a new file, and what SQLite writes
-  beside a database, meet the clone. Bound alone, the clone would be busy; overlaid, its log would be lost.
+  beside a database, meet the clone. Bound alone, the clone would be busy; overlaid, its log lost.
 - Sockets of the real world's servers are covered: read-only does not keep anybody from connecting.
 """
 
