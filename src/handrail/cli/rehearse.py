@@ -12,6 +12,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING
 
 from handrail.cli import choosing
@@ -47,10 +48,16 @@ def _show(call: Call, decided: Decided) -> None:
     lines = ["", *screen.measured_lines(plan), *screen.consequence_lines(plan), ""]
     hours = decided.declared.policy.rehearsal_age_s // 3600
     lines.append(f"budget {screen.short(plan.digest)} kept for {hours} h, risk {plan.risk}.")
-    if not decided.operation.declared:
+    if decided.operation.declared:
+        lines += screen.next_lines(plan)
+    else:
         lines.append(
-            "to keep this script behind Handrail: handrail init --from "
-            f"{call.options.on} --script {call.options.operation}"
+            f"next: handrail init --from {without_password(call.options.on)} "
+            f"--script {call.options.operation}     puts it behind Handrail"
         )
-    lines += screen.next_lines(plan)
     screen.write("\n".join(lines))
+
+
+def without_password(address: str) -> str:
+    """Return a database's address as it may be shown."""
+    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1@", address)

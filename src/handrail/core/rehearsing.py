@@ -73,6 +73,7 @@ def rehearse(world: World, decided: Decided, talk: Talk) -> Decided:
         rehearsal.note("failed", error=type(error).__name__)
         raise
     finally:
+        clear(rehearsal.folder)
         world.journal.close(rehearsal.chain)
     rehearsal.note("measured", rehearsal=measured)
     world.journal.close(rehearsal.chain)
@@ -352,6 +353,6 @@ def _ending(finished: Finished) -> str:
 
 
 def clear(folder: Path) -> None:
-    """Remove a rehearsal's working files, its output excepted."""
+    """Remove what a rehearsal worked with, its output excepted: it may hold the target's data."""
     for name in ("before", "before-undo", "home"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -475,6 +476,8 @@ class Run:
         resource = f"resource-{self._decided.plan.target.resource}"
         self._world.journal.append(resource, "run-ended", {"run": self._number, "outcome": outcome})
         self._world.journal.close(self._chain)
+        for name in ("before", "home"):  # they may hold what the target does
+            shutil.rmtree(self._folder / name, ignore_errors=True)
         return Outcome(self._number, outcome, why, effects, breaches)
 
 
@@ -518,8 +521,6 @@ def _breach(breach: Breach) -> str:
 
 
 def _empty(folder: Path) -> None:
-    import shutil  # noqa: PLC0415  beside its one use
-
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
 
