@@ -347,13 +347,13 @@ def test_change_in_the_log_alone(store: SqliteStore, tmp_path: Path) -> None:
 
 
 def test_many_columns(tmp_path: Path) -> None:
-    """A table of 900 columns, of 1,500 where it has a key, is compared like any other."""
-    few, many = (", ".join(f"c{number}" for number in range(width)) for width in (900, 1500))
-    sql = f"CREATE TABLE wide ({few}); INSERT INTO wide (c0, c899) VALUES (1, 2), (3, 4);"
+    """A table of 1,500 columns, with a key or without, is compared like any other."""
+    many = ", ".join(f"c{number}" for number in range(1500))
+    sql = f"CREATE TABLE wide ({many}); INSERT INTO wide (c0, c1499) VALUES (1, 2), (3, 4);"
     sql += f"CREATE TABLE keyed (id INTEGER PRIMARY KEY, {many}); INSERT INTO keyed (id) VALUES (1)"
     store = make_store(tmp_path / "app.db", sql)
     before = observe(store, tmp_path / "before")
-    sql = "UPDATE wide SET c899 = 9 WHERE c0 = 1; UPDATE keyed SET c700 = 1"
+    sql = "UPDATE wide SET c1499 = 9 WHERE c0 = 1; UPDATE keyed SET c700 = 1"
     assert after(store, before, sql) == [
         ("delete", "table", "wide", 1),
         ("update", "table", "keyed", 1),

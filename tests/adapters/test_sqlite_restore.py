@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -35,7 +38,7 @@ from support.sqlite_files import (
 MARKER = "abcd" * 8
 MORE = """
 CREATE TABLE more (id INTEGER PRIMARY KEY, filler BLOB);
-WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 8000)
 INSERT INTO more SELECT i, randomblob(200) FROM n;
 """
 
@@ -421,6 +424,49 @@ def test_restore_keeps_the_identity(tmp_path: Path) -> None:
     assert store.identify().id == f"sqlite:{ID}"
 
 
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_interrupted_restore(store: SqliteStore, tmp_path: Path, mode: str) -> None:
+    """Ctrl-C in the middle of a restore leaves the content as it was before."""
+    run_pragma(path_of(store), f"PRAGMA journal_mode = {mode}")
+    backup = back_up(store, tmp_path / "backup")
+    execute(path_of(store), "DELETE FROM readings; UPDATE more SET filler = 1")
+    before = store.fingerprint()
+
+    def interrupt(done: int, total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.restore(backup, interrupt)
+    assert store.fingerprint() == before
+    assert store.restore(backup, quiet) == ()
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+@pytest.mark.parametrize("harm", [None, "garbage"])
+def test_killed_restore(store: SqliteStore, tmp_path: Path, mode: str, harm: str | None) -> None:
+    """A restore that is killed in the middle leaves the old content, and is simply done again."""
+    run_pragma(path_of(store), f"PRAGMA journal_mode = {mode}")
+    backup = back_up(store, tmp_path / "backup")
+    execute(path_of(store), "DELETE FROM readings; UPDATE more SET filler = 1")
+    before = store.fingerprint()
+    if harm:
+        path_of(store).write_text(harm * 1000)
+    program = (
+        "import os, pickle, sys; from pathlib import Path\n"
+        "from handrail.adapters.sqlite import SqliteStore\n"
+        "store = SqliteStore('store/app-db', Path(sys.argv[1]))\n"
+        "store.restore(pickle.loads(bytes.fromhex(sys.argv[2])), lambda *_: os._exit(9))\n"
+    )
+    command = [sys.executable, "-c", program, str(path_of(store)), pickle.dumps(backup).hex()]
+    assert subprocess.run(command, check=False, timeout=30).returncode == 9
+    if harm:
+        assert path_of(store).read_text() == harm * 1000
+    else:
+        assert store.fingerprint() == before
+    assert store.restore(backup, quiet) == ()
+    assert store.fingerprint() == backup.fingerprint
+
+
 def test_restore_of_other_forms(store: SqliteStore, backup: Backup) -> None:
     """A backup of another form, still encrypted for one, is refused."""
     with pytest.raises(StoreError) as raised:
@@ -551,7 +597,7 @@ def test_discard_refuses_what_is_no_clone(store: SqliteStore, tmp_path: Path) ->
         with pytest.raises(StoreError) as raised:
             store.discard(at)
         assert raised.value.code == "store.not-a-store"
-    assert store.measure().rows == 2003
+    assert store.measure().rows == 8003
 
 
 def test_no_room(store: SqliteStore, backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from dataclasses import replace
 
+from handrail.adapters.sqlite.catalog import read_catalog
 from handrail.adapters.sqlite.connecting import DatabaseFile, reading
 from handrail.errors import StoreError
 
@@ -22,9 +23,9 @@ _READS = frozenset(
 # Pragmas that only look; none of them may be given a value to set.
 _PRAGMAS = frozenset(
     {
-        "application_id", "foreign_key_check", "foreign_key_list", "freelist_count", "index_info",
-        "index_list", "integrity_check", "page_count", "page_size", "quick_check", "table_info",
-        "table_list", "table_xinfo", "user_version",
+        "application_id", "data_version", "foreign_key_check", "foreign_key_list",
+        "freelist_count", "index_info", "index_list", "integrity_check", "page_count", "page_size",
+        "quick_check", "table_info", "table_list", "table_xinfo", "user_version",
     }
 )  # fmt: skip
 _PRAGMAS_OF_A_NAME = frozenset(
@@ -43,6 +44,8 @@ def ask(file: DatabaseFile, query: str, timeout_s: float) -> str:
     patient = replace(file, busy_timeout_s=min(file.busy_timeout_s, timeout_s))
     with reading(patient) as connection:
         connection.execute("PRAGMA trusted_schema = 0")
+        # Virtual tables set themselves up when they are first read, by statements of their own.
+        read_catalog(connection)
         connection.set_authorizer(_allow)
         connection.set_progress_handler(lambda: time.monotonic() > deadline_s, _STEPS_A_LOOK)
         try:

@@ -41,7 +41,7 @@ FORM = "sqlite"
 OWNER = "store.owner"
 _BACKUP = "store.sqlite"
 _PARTIAL = ".partial"
-_PAGES_A_STEP = 2048
+_PAGES_A_STEP = 256
 _RETRY_S = 0.05
 # A disk is kept this far from full: others write on it too.
 _RESERVE_BYTES = 16 * 1024 * 1024
