@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -73,7 +73,7 @@ def require_confinement(processes: LocalProcesses) -> None:
         skip(f"scripts cannot be confined here: {reason}")
 
 
-def skip(reason: str) -> None:
+def skip(reason: str) -> NoReturn:
     """Skip, saying why; fail where everything is required."""
     if os.environ.get("HANDRAIL_REQUIRE") == "all":
         pytest.fail(f"required, but {reason}")

@@ -171,8 +171,7 @@ def _try_to_confine() -> str:
         confine=Confine(),
     )
     with _launched(command) as launched:
-        try:
-            launched.prepare(request_for(command, is_confined=True))
-        except ScriptError as error:
-            return error.message
-    return ""
+        launched.ask(request_for(command, is_confined=True))
+        answer = launched.hear() or {"unconfinable": "the launcher ended"}
+    why = answer.get("unconfinable")
+    return f"this machine does not allow it ({why})" if why else ""

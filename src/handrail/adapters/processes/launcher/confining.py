@@ -76,7 +76,10 @@ def _hold(control: Control, request: dict[str, Any], folders: dict[str, Any]) ->
     inner, gate = Inner(), Gate()
     first = kernel.fork_into(kernel.NEW_PROCESSES)
     if first == 0:
-        _be_first(inner, gate, request, folders)
+        try:
+            _be_first(inner, gate, request, folders)
+        finally:
+            os._exit(1)  # whatever happens in there, it never goes on as the launcher
     inner.be_outer()
     gate.hold_key()
     try:

@@ -158,7 +158,14 @@ def _hide(path: str) -> None:
     if os.path.isdir(path):
         kernel.mount("tmpfs", path, "tmpfs", HARMLESS, "mode=755")
     else:
-        kernel.put_tree(kernel.take_tree(EMPTY), path)
+        _cover(path)
+
+
+def _cover(path: str) -> None:
+    """Put an empty file over another, that nobody can write to."""
+    tree = _take(EMPTY, writable=False)
+    kernel.put_tree(tree, path)
+    os.close(tree)
 
 
 def _close(hidden: list[str]) -> None:
@@ -178,7 +185,9 @@ def _bind_neighbours(folder: str, names: list[str], tree: int) -> None:
         source, target = os.path.join(STAGE, name), os.path.join(folder, name)
         mode = os.lstat(source).st_mode
         if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
-            kernel.put_tree(kernel.take_tree(source), target)
+            tree = kernel.take_tree(source)
+            kernel.put_tree(tree, target)
+            os.close(tree)
     kernel.unmount(STAGE)
 
 
@@ -187,7 +196,7 @@ def _cover_server(path: str) -> None:
         PermissionError, FileNotFoundError
     ):  # the script cannot reach it either
         if stat.S_ISSOCK(os.stat(path).st_mode):
-            kernel.put_tree(kernel.take_tree(EMPTY), path)
+            _cover(path)
 
 
 def _devices(trees: list[tuple[str, int]]) -> None:
