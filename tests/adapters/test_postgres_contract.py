@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -56,9 +55,8 @@ class TestPostgresClone(TestPostgresShared):
     clones: dict[int, Path]
 
     @pytest.fixture(autouse=True)
-    def _clones(self) -> Iterator[None]:
+    def _clones(self) -> None:
         self.clones = {}
-        yield
 
     def make_observed(self, store: Store, at: Path) -> Store:
         folder = at / "backup"

@@ -13,8 +13,9 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from psycopg import sql
 from handrail.adapters.postgres import PostgresStore, scratch
 from handrail.adapters.postgres.binaries import Binaries, installed
 from handrail.adapters.postgres.scratch import Cluster
+from handrail.plans.effect import Effect
+from handrail.ports import Store
 
 RESOURCE = "store/pilot-db"
 OWNER = "ana"
@@ -130,3 +133,52 @@ def run_server() -> Iterator[Server]:
     finally:
         scratch.discard(at)
         shutil.rmtree(at, ignore_errors=True)
+
+
+class Scene:
+    """A store that a script is let loose on, and what it did there."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store = store
+        self._folder = folder
+        self._numbers = itertools.count()
+
+    def prepare(self, script: str) -> None:
+        """Run statements that are not measured; an error fails the test."""
+        done = self.psql(script)
+        assert done.returncode == 0, done.stderr
+
+    def prepare_elsewhere(self, script: str) -> None:
+        """The same, connected to the database `postgres`: the store's own may be gone."""
+        done = self.psql(script, PGDATABASE="postgres")
+        assert done.returncode == 0, done.stderr
+
+    def psql(self, script: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run a script by psql as the script's role, its address given by environment."""
+        environment = dict(self.store.connection().environment)
+        environment |= {"PATH": "/usr/bin:/bin", **more}
+        binaries = server_binaries()
+        assert binaries is not None
+        argv = [binaries.program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-"]
+        return subprocess.run(
+            argv, env=environment, input=script, capture_output=True, text=True, check=False
+        )
+
+    def effects(self, script: str, *, ends: bool = True, **more: str) -> tuple[Effect, ...]:
+        """Observe, run a script, and return what it did; `ends` well unless told otherwise."""
+        before = self._folder / f"before-{next(self._numbers)}"
+        before.mkdir()
+        self.store.observe(before)
+        done = self.psql(script, **more)
+        assert (done.returncode == 0) is ends, done.stderr
+        return self.store.effects(before)
+
+
+def said(effects: Iterable[Effect]) -> dict[tuple[str, str, str], int | None]:
+    """Return rows by verb, kind and name."""
+    return {(e.verb, e.kind, e.name): e.rows for e in effects}
+
+
+def nets(effects: Iterable[Effect]) -> dict[tuple[str, str, str], int | None]:
+    """Return the rows that differ by verb, kind and name."""
+    return {(e.verb, e.kind, e.name): e.net for e in effects}

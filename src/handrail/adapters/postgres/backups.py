@@ -2,8 +2,9 @@
 
 Rules:
 - A dump and its checksums are read in one exported snapshot, so they say the same.
-- A physical copy holds the whole cluster: it is made only where the cluster holds little else, the
-  role may replicate, and the same major version's server is here. Its checksums are kept only where
+- A physical copy holds the whole cluster, and no unlogged table: it is made only where the cluster
+  holds little else and none of those, the role may replicate, and the same major version's server
+  is here. Its checksums are kept only where
   no transaction began or ended meanwhile; else the backup has none.
 - Space is looked at first. All is durable on return; after any error the directory is empty.
 """
@@ -92,7 +93,8 @@ def _can_copy(session: Session, binaries: Binaries, major: int, from_bytes: int)
                 THEN pg_database_size(d.oid) ELSE 1e18 END) FROM pg_database d),
             (SELECT r.rolreplication OR r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)
                 AND current_setting('max_wal_senders')::int >= 2,
-            EXISTS (SELECT FROM pg_tablespace t WHERE t.spcname NOT IN ('pg_default', 'pg_global')),
+            EXISTS (SELECT FROM pg_tablespace t WHERE t.spcname NOT IN ('pg_default', 'pg_global'))
+                OR EXISTS (SELECT FROM pg_class c WHERE c.relpersistence = 'u'),
             pg_backend_pid() <> %s
         """,
         [session.info.backend_pid],

@@ -52,9 +52,10 @@ def take(clone: Clone) -> str:
     scratch.own_folder(place, folder)
     with administering(clone.cluster.address()) as session:
         session.execute("SELECT pg_catalog.pg_backup_start('handrail', true)")
-        copy_tree(clone.cluster.data, place, folder)
+        copy_tree(clone.cluster.data, place, folder, without="pg_wal")
         label = one(session, "SELECT labelfile FROM pg_catalog.pg_backup_stop(false)")
     # What the copy needs to become consistent was written while it was made.
+    scratch.own_folder(place, folder / "pg_wal")
     copy_tree(clone.cluster.data / "pg_wal", place, folder / "pg_wal")
     (folder / "backup_label").write_text(str(label))
     for name in ("postmaster.pid", "postmaster.opts"):
@@ -200,7 +201,7 @@ def started(clone: Clone, copy: str, database: str) -> Iterator[Before]:
     """Start the copy's server for the time of a `with`."""
     folder = Path(copy)
     cluster = clone.cluster
-    settings = {"handrail.clone": secrets.token_hex(16), "max_wal_size": "1GB"}
+    settings = {"handrail.clone": secrets.token_hex(16), "autovacuum": "off"}
     port = scratch.start(cluster.place, folder, cluster.binaries, settings, by_network=False)
     try:
         yield Before(clone, folder, port, database)

@@ -106,6 +106,10 @@ class _Table:
     reshaped: bool
 
     @property
+    def is_logged(self) -> bool:
+        return self.before.logged and self.after.logged
+
+    @property
     def new_file(self) -> bool:
         return self.before.file != self.after.file
 
@@ -229,7 +233,7 @@ class Between:
         return self._recorded and self._decoded is None
 
     def _net(self, table: _Table) -> Net | None:
-        if not self._copied or table.kind != "table":
+        if not self._copied or table.kind != "table" or not table.is_logged:
             return None
         copy = self._then.copy
         return _attributed(copy.compare(table.before, table.after), table.events) if copy else None
@@ -247,7 +251,8 @@ class Between:
             return self._effect("rewrite", table, rows=had)
         fewer = table.after.rows is not None and table.after.rows < expected
         lost = net is not None and net.deleted > 0
-        if self._decoded is None and (fewer or lost or had == 0):
+        counted = self._decoded is None or not table.is_logged
+        if counted and (fewer or lost or had == 0):
             return self._effect("truncate", table, rows=had)
         return self._effect("alter", table, detail="written anew, with the same rows")
 

@@ -207,9 +207,10 @@ def _from_copy(
     return cluster
 
 
-def copy_tree(source: Path, place: Place, target: Path) -> None:
-    """Copy all files below `source` into the folder `target`, shared blocks where the disk can."""
-    argv = ["cp", "-a", "--reflink=auto", f"{source}/.", str(target)]
+def copy_tree(source: Path, place: Place, target: Path, *, without: str = "") -> None:
+    """Copy all below `source` into the folder `target`; share blocks where the disk can."""
+    names = [str(path) for path in source.iterdir() if path.name != without]
+    argv = ["cp", "-a", "--reflink=auto", "-t", str(target), "--", *names]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         full = "No space left" in done.stderr

@@ -87,17 +87,20 @@ def events(address: Address, slot: str) -> dict[str, Events] | None:
 
 
 # `table public."a b": INSERT: ...`. Taking the text apart is the quick way; a name that has a colon
-# in it needs the pattern.
+# in it has an odd number of quotes before that, and needs the pattern.
 _EVENTS = r"""
 SELECT m[1], m[2], pg_catalog.sum(amount)::bigint FROM (
-    SELECT CASE WHEN verb IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') THEN ARRAY[name, verb]
+    SELECT CASE WHEN head = '' THEN ARRAY[name, verb]
         ELSE pg_catalog.regexp_match(head,
             '^table ((?:(?:"(?:[^"]|"")*"|[^",: ]+)+(?:, )?)+): (INSERT|UPDATE|DELETE|TRUNCATE):')
         END AS m, amount
     FROM (SELECT pg_catalog.substr(pg_catalog.split_part(data, ': ', 1), 7) AS name,
-            pg_catalog.split_part(data, ': ', 2) AS verb,
-            CASE WHEN pg_catalog.split_part(data, ': ', 2)
-                IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') THEN '' ELSE data END AS head,
+            pg_catalog.split_part(data, ': ', 2) AS verb, CASE
+                WHEN pg_catalog.split_part(data, ': ', 2)
+                    IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') AND pg_catalog.length(
+                    pg_catalog.translate(pg_catalog.split_part(data, ': ', 1), '"', '')) %% 2
+                    = pg_catalog.length(pg_catalog.split_part(data, ': ', 1)) %% 2
+                THEN '' ELSE data END AS head,
             pg_catalog.count(*) AS amount
         FROM pg_catalog.pg_logical_slot_peek_changes(%s, NULL, NULL, 'include-xids', '0',
             'skip-empty-xacts', '1')

@@ -95,11 +95,10 @@ class _Difference:
             )
         found += self._grants(old, new)
         mine, theirs = _spoken(old), _spoken(new)
-        changes = [
-            _change(name, mine.get(name), theirs.get(name))
-            for name in sorted(mine)
-            if name != "grants" and mine.get(name) != theirs.get(name)
-        ]
+        other = [n for n in sorted(mine) if n != "grants" and mine.get(n) != theirs.get(n)]
+        # A column of another type is stored and sorted in another way: that follows.
+        other = ["type"] if "type" in other and old.kind == "column" else other
+        changes = [_change(name, mine.get(name), theirs.get(name)) for name in other]
         if changes:
             found.append(self._effect("alter", old, detail="; ".join(changes)))
         return found

@@ -143,7 +143,9 @@ def read_state(session: Session, *, counted: bool, since: str = "") -> State:
     found: dict[str, TableState] = {}
     for table in tables(session, derived=True):
         file, logged, counters = files[table.oid]
-        count, newer = _count(session, table, since) if counted else (None, 0)
+        # An unlogged table is empty in every copy of files: count it now or never.
+        wanted = counted or not logged
+        count, newer = _count(session, table, since) if wanted else (None, 0)
         found[table.oid] = TableState(
             table.name, table.schema, table.relation, logged, file, counters, count, newer
         )
