@@ -88,6 +88,13 @@ def world(
         return stand_by(root, state, clone, deadline_s)
 
     clock = SystemClock()
+    secrets: set[str] = set()
+
+    def open_known(resource: Resource) -> Store:
+        store = open_store(resource, root, environment)
+        secrets.update(store.connection().secrets)
+        return store
+
     repository = GitRepository(root)
     identity = environment.get("HANDRAIL_AGE_IDENTITY")
     return World(
@@ -98,14 +105,14 @@ def world(
         guards=(*BUILT_IN, *(guard for kit in installed for guard in kit.guards)),
         clock=clock,
         ids=RandomIds(),
-        journal=SqliteJournal(state / "journal.db", clock),
+        journal=SqliteJournal(state / "journal.db", clock, secrets=secrets),
         locks=FileLocks(state / "locks"),
         repository=repository,
         keys=SshKeys(),
         processes=LocalProcesses(),
         checks=Probes(),
         sealer=AgeSealer(Path(identity).expanduser() if identity else None),
-        open_store=lambda resource: open_store(resource, root, environment),
+        open_store=open_known,
         watch_clone=watch_clone,
     )
 

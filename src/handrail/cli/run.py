@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from handrail.cli import choosing
@@ -97,7 +98,8 @@ def show(call: Call, outcome: Outcome) -> int:
     if outcome.residue:
         lines.append(screen.wrap("left different: " + ", ".join(outcome.residue[:6]), "  "))
     if outcome.outcome in {"confirmed", "stopped", "failed"} and outcome.effects:
-        lines.append(f"undo: handrail undo {number}")
+        until = call.world.clock.now() + timedelta(seconds=call.declared.policy.undo_age_s)
+        lines.append(f"undo until {until:%Y-%m-%d %H:%M} UTC: handrail undo {number}")
     else:
         lines.append(f"more: handrail runs show {number}")
     screen.write("\n".join(lines))

@@ -23,6 +23,7 @@ from handrail.core.world import Declared, Talk, World
 from handrail.errors import (
     HandrailError,
     JournalError,
+    OverBudgetError,
     RefusedError,
     ScriptError,
     UsageError,
@@ -31,8 +32,9 @@ from handrail.errors import (
 from handrail.estate.model import Resource
 from handrail.operations.model import Operation
 from handrail.plans import budget as budgets
+from handrail.plans import material as materials
 from handrail.plans.amounts import duration, size
-from handrail.plans.canonical import plain
+from handrail.plans.canonical import plain, time_text
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup
 from handrail.plans.model import Breach, Plan
@@ -94,6 +96,7 @@ def begin(world: World, decided: Decided, talk: Talk) -> Outcome:
                 f"run {open_runs[0]} on {target} was cut off",
                 hint=f"handrail resume {open_runs[0]}",
             )
+        _forget_old(world, decided)
         number = world.journal.open_run()
         run = Run(world, number, decided, talk)
         run.note("opened", plan=plan, person=world.person)
@@ -151,6 +154,15 @@ def _refuse_unsuitable(plan: Plan) -> None:
         raise WaitingError("plan.waiting", f"{first.guard}: {first.because}", hint=first.remedy)
 
 
+def _forget_old(world: World, decided: Decided) -> None:
+    """Remove what runs kept to be undone with, where that time is over."""
+    oldest_s = world.clock.now().timestamp() - decided.declared.policy.undo_age_s
+    for kept in (world.state / "runs").glob("*/after"):
+        if kept.stat().st_mtime < oldest_s:
+            shutil.rmtree(kept, ignore_errors=True)
+    backups.prune(world, decided.declared, decided.resource)
+
+
 class Run:
     """One run: its records so far, and what comes next. The caller holds the target's lock."""
 
@@ -205,7 +217,8 @@ class Run:
                 self._bodies.get("verdict", {}).get("outcome", "undone"),
                 "an undo that was cut off was done again",
             )
-        if "step-begun" not in self._bodies:
+        if not {"step-started", "step-done"} & set(self._bodies):
+            # It never began: whatever an earlier attempt prepared may be out of date by now.
             try:
                 refused = self._prepare()
             except KeyboardInterrupt:
@@ -223,7 +236,7 @@ class Run:
             if "approved" not in self._bodies:
                 used = approving.use(self._world, plan, self._chain)
                 self.note("approved", approvals=used)
-            self._check_target()
+            self._check_still_valid()
             self._back_up()
         except JournalError:
             raise
@@ -232,18 +245,23 @@ class Run:
         self._observe("before")
         return None
 
-    def _check_target(self) -> None:
-        planned, found = self._decided.plan.facts.identity, self._store.identify()
-        if planned is None or (found.id, found.endpoint, found.marker) != (
-            planned.id,
-            planned.endpoint,
-            planned.marker,
-        ):
+    def _check_still_valid(self) -> None:
+        """Refuse when the script, the target or the approvals are not what was planned with."""
+        decided, plan = self._decided, self._decided.plan
+        material = materials.read(self._world.root, decided.operation)
+        if material.digest != plan.material.digest:
+            raise RefusedError("plan.stale", f"{plan.steps[0].argv[0]} has changed since")
+        now = time_text(self._world.clock.now())
+        expired = [a.person for a in plan.facts.approvals if a.expires_at <= now]
+        if expired:
+            raise RefusedError("plan.stale", f"the approval of {expired[0]} has expired")
+        planned, found = plan.facts.identity, self._store.identify()
+        if planned is None or replace(found, version="") != replace(planned, version=""):
             raise RefusedError("store.identity", f"{found} answers, the plan is for {planned}")
         self._talk.end("facts", f"same server, {found.endpoint}")
 
     def _back_up(self) -> None:
-        if "backup-done" in self._bodies or self._decided.plan.target.durability == "lossy":
+        if self._decided.plan.target.durability == "lossy":
             return
         self.note("backup-begun")
         self._talk.begin("backup", self._decided.resource.ref)
@@ -254,13 +272,11 @@ class Run:
         self._talk.end("backup", f"{size(backup.size_bytes)}, to go back to")
 
     def _observe(self, name: str) -> None:
-        """Observe the store into a folder of this run; a half-written one is made anew."""
-        if f"observed-{name}" in self._bodies:
-            return
+        """Observe the store into a folder of this run; one that is there is made anew."""
         into = self._folder / name
         _empty(into)
         self._store.observe(into)
-        self.note(f"observed-{name}")
+        self.note(f"observed-{name}", others=self._store.others())
 
     def _act(self) -> Finished | None:
         """Run the script, or find out what became of it; None when nobody knows."""
@@ -338,7 +354,8 @@ class Run:
         """Confirm, or undo and say why."""
         if self._choice == "undo":
             return self.undo("undone", "its outcome was unknown", effects)
-        if breaches:
+        if breaches and self._choice != "accept":
+            self._hold_if_others(breaches)
             why = "; ".join(_breach(breach) for breach in breaches[:3])
             return self.undo(
                 "over-budget", f"it did more than in rehearsal: {why}", effects, breaches
@@ -353,6 +370,30 @@ class Run:
                 )
             return self.undo("undone", f"the script ended with {said}", effects)
         return self._watch(effects)
+
+    def _hold_if_others(self, breaches: tuple[Breach, ...]) -> None:
+        """Leave it to a human where the rows too many may be somebody else's.
+
+        A store counts everybody's rows. Undoing by restore would take theirs away, so rows alone
+        are not undone while others were connected; what only the script can have done (a table
+        dropped, a column altered) is.
+
+        Raises:
+            OverBudgetError: held, with the two ways on.
+        """
+        kinds = ("observed-before", "observed-after")
+        others = [who for kind in kinds for who in self._bodies.get(kind, {}).get("others", ())]
+        rows_alone = all(b.effect.verb in {"insert", "update", "delete"} for b in breaches)
+        if self._choice == "undo" or not others or not rows_alone:
+            return
+        said = "; ".join(_breach(breach) for breach in breaches[:3])
+        self.note("held", others=others)
+        raise OverBudgetError(
+            "run.over-budget",
+            f"run {self._number} did more than in rehearsal, or {others[0]} did: {said}",
+            hint=f"handrail resume {self._number} --undo     to put everything back, theirs too\n"
+            f"      handrail resume {self._number} --accept   if it was them",
+        )
 
     def _interrupted(self, effects: tuple[Effect, ...]) -> Outcome:
         if not effects:
