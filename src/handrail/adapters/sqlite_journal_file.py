@@ -27,8 +27,8 @@ _APPLICATION_ID = 0x48616E64  # "Hand", in the file's header: `file journal.db` 
 # One script a format: script n brings a file of format n to n + 1. A released one never changes.
 #
 # That no chain forks stands in the primary key (one record a sequence) and in `records_follow` (it
-# holds the hash of the one before). UNIQUE (chain, previous) would say less, and its index cost 7 %
-# of the commit rate (bench/journal_rate.py).
+# holds the hash of the one before). UNIQUE (chain, previous) would say less, and its index is a
+# second page that every commit has to write.
 _FORMATS = (
     """
     CREATE TABLE records (
