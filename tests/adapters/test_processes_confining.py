@@ -19,7 +19,7 @@ import pytest
 
 from handrail.errors import ScriptError
 from handrail.ports import Confine
-from support.scripts import Workshop, is_alive, require_confinement, skip
+from support.scripts import Workshop, after_line, is_alive, require_confinement, skip
 
 pytestmark = pytest.mark.root
 
@@ -352,18 +352,22 @@ def test_processes_outside(shop: Workshop) -> None:
 
 def test_escape(shop: Workshop, outside: Path) -> None:
     """No mount can be taken away or changed, also not from namespaces of the script's own."""
-    finished, _ = shop.confined(
+    finished, output = shop.confined(
         f"""
         umount -l /tmp; mount -o remount,rw,bind / ; mount -t tmpfs none {outside}
         unshare -m sh -c 'mount -o remount,rw,bind /; touch {outside}/a'
         unshare -Ur -m sh -c 'umount -l /tmp; mount -o remount,rw,bind /; touch {outside}/b'
         nsenter -t 1 -m touch {outside}/c
         mknod {outside}/disk b 254 0 || mknod /tmp/disk b 254 0
-        echo 1 > /proc/sys/kernel/sysrq; echo x > /proc/sys/kernel/hostname
+        true 3<> /proc/sys/vm/swappiness && echo opened
+        unshare -Urpf --mount-proc bash -c 'true 3<> /proc/sys/vm/swappiness && echo opened'
+        unshare -Urm bash -c 'mount -o remount,rw,bind /proc; true 3<> /proc/sys/vm/swappiness' &&
+            echo opened
         exit 0
         """
     )
     assert finished.exit_code == 0
+    assert "opened" not in output
     assert list(outside.iterdir()) == []
 
 
@@ -396,6 +400,23 @@ def test_timeout(shop: Workshop) -> None:
     body = "trap '' TERM; while :; do sleep 0.05; done"
     finished, _ = shop.run(body, timeout_s=0.5, confine=Confine())
     assert (finished.ended, finished.exit_code) == ("timeout", -signal.SIGKILL)
+    assert not is_alive(shop.pids[0])
+
+
+def test_lost(shop: Workshop) -> None:
+    """When somebody kills what holds the confinement, all in it ends, and nobody claims to know."""
+    require_confinement(shop.processes)
+    (shop.folder / "own").mkdir()
+    confine = Confine(writable=(shop.folder / "own",))
+
+    def kill_launcher() -> None:
+        fields = Path(f"/proc/{shop.pids[0]}/stat").read_text().rpartition(") ")[2].split()
+        os.kill(int(fields[1]), signal.SIGKILL)
+
+    thread = after_line(shop.folder / "own" / "ready", kill_launcher)
+    finished, _ = shop.run("echo yes > own/ready; sleep 1000", confine=confine)
+    thread.join()
+    assert (finished.ended, finished.exit_code) == ("lost", -1)
     assert not is_alive(shop.pids[0])
 
 

@@ -261,6 +261,13 @@ def test_folder(shop: Workshop) -> None:
         shop.processes.run(shop.command(shop.folder / "folder"), print, print)
 
 
+def test_below_a_file(shop: Workshop) -> None:
+    """A path that leads through a file is a script that does not exist."""
+    script = shop.script("exit 0")
+    with pytest.raises(ScriptError, match="does not exist"):
+        shop.processes.run(shop.command(script / "below"), print, print)
+
+
 def test_no_first_line(shop: Workshop) -> None:
     """A script that does not name its interpreter is refused with the line to add."""
     script = shop.script("exit 0", shebang="# no interpreter")

@@ -24,7 +24,7 @@ class Workshop:
 
     folder: Path
     processes: LocalProcesses = field(
-        default_factory=lambda: LocalProcesses(grace_s=0.4, linger_s=0.2)
+        default_factory=lambda: LocalProcesses(grace_s=0.4, linger_s=0.5)
     )
     pids: list[int] = field(default_factory=list)
 

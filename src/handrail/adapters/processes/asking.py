@@ -25,7 +25,7 @@ def request_for(command: Command, *, is_confined: bool) -> dict[str, Any]:
     confine = command.confine if is_confined else None
     return {
         "argv": list(command.argv),
-        "cwd": str(command.cwd),
+        "cwd": str(command.cwd.resolve() if is_confined else command.cwd),
         "environment": dict(command.environment),
         "confine": None if confine is None else _confine(command, confine),
     }
@@ -52,11 +52,16 @@ def _confine(command: Command, confine: Confine) -> dict[str, Any]:
 
 
 def _existing(paths: Iterable[Path]) -> list[str]:
-    return list(dict.fromkeys(str(path.resolve()) for path in paths if path.exists()))
+    return list(dict.fromkeys(str(path.resolve()) for path in paths if _exists(path)))
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path is there for this user: what they cannot see, the script cannot either."""
+    return os.access(path, os.F_OK)
 
 
 def _pair(real: Path, clone: Path) -> list[str]:
-    if real.is_dir() != clone.is_dir() or not clone.exists():
+    if real.is_dir() != clone.is_dir() or not _exists(clone):
         raise _unfit(f"`{clone}` cannot stand in for `{real}`: one of them is a folder, or missing")
     if clone.is_file() and real.resolve().name != clone.resolve().name:
         raise _unfit(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from handrail.errors import ScriptError
@@ -31,14 +32,14 @@ def check_startable(command: Command) -> None:
             folder is missing; the disk of its output is already too full.
     """
     program = Path(command.argv[0])
-    if not command.cwd.is_dir():
+    if not stat.S_ISDIR(_mode(command.cwd)):
         raise _error(f"the folder `{command.cwd}` does not exist", "create it, or correct `cwd`")
     free = shutil.disk_usage(command.output.parent).free
     if free < command.reserve_bytes:
         message = f"the disk has {free:,} bytes free, and {command.reserve_bytes:,} are kept free"
         raise _error(message, f"free some space in `{command.output.parent}`")
-    if not program.is_file() or not os.access(program, os.X_OK):
-        number = errno.EACCES if program.exists() else errno.ENOENT
+    if not stat.S_ISREG(_mode(program)) or not os.access(program, os.X_OK):
+        number = errno.ENOENT if _is_missing(program) else errno.EACCES
         raise not_started(program, "program", number)
 
 
@@ -59,24 +60,45 @@ def not_started(program: Path, stage: str, number: int) -> ScriptError:
 
 
 def _missing(program: Path) -> ScriptError:
-    if not program.exists():
+    if _is_missing(program):
         return _error(f"`{program}` does not exist", "correct the path, or commit the script")
     hint = f"install it, or correct the first line of `{program.name}`"
     return _error(f"`{program}` is to be read by {_interpreter(program)}, which is missing", hint)
 
 
 def _denied(program: Path) -> ScriptError:
-    if program.is_dir():
+    mode = _mode(program)
+    if stat.S_ISDIR(mode):
         return _error(f"`{program}` is a folder", "name the script in it")
-    if not program.is_file():
+    if mode == 0:
+        return _error(f"this user may not look at `{program}`", "look at the folders above it")
+    if not stat.S_ISREG(mode):
         return _error(f"`{program}` is not a file", "name a script")
-    if not program.stat().st_mode & 0o111:
+    if not mode & 0o111:
         return _error(f"`{program}` is not executable", f"chmod +x {program}")
     if os.statvfs(program).f_flag & os.ST_NOEXEC:
         hint = "move it to another disk, or mount this one without `noexec`"
         return _error(f"`{program}` is on a disk that runs no programs", hint)
     hint = f"look at `ls -l {program}` and at its interpreter, {_interpreter(program)}"
     return _error(f"this user may not execute `{program}`", hint)
+
+
+def _mode(path: Path) -> int:
+    """Return what a path is and who may do what; 0 where this user cannot see it."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def _is_missing(program: Path) -> bool:
+    try:
+        program.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _interpreter(program: Path) -> str:
