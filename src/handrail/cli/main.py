@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader went away (`| head`): not an error, and nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # noqa: BLE001  the last place: a defect must not look like a refusal
+        return _defect(error, as_json=as_json)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -118,6 +120,19 @@ def _fail(error: HandrailError, *, as_json: bool) -> int:
     else:
         sys.stderr.write(render(error) + "\n")
     return error.exit_code
+
+
+def _defect(error: Exception, *, as_json: bool) -> int:
+    """Show what a bug report needs; what was begun is in the journal."""
+    import traceback
+
+    sys.stderr.write(traceback.format_exc())
+    told = HandrailError(
+        "internal",
+        f"a defect of Handrail: {type(error).__name__}: {error}",
+        hint="please report the lines above; `handrail` shows what was begun",
+    )
+    return _fail(told, as_json=as_json)
 
 
 def _nearest(name: str, known: set[str]) -> str:

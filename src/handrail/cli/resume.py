@@ -35,4 +35,5 @@ def run(call: Call) -> int:
     options = call.options
     decided = running.recorded(call.world, call.declared, options.number, options.on)
     choice = "undo" if options.undo else "accept" if options.accept else ""
-    return show(call, running.resume(call.world, options.number, decided, call.talk, choice=choice))
+    outcome = running.resume(call.world, options.number, decided, call.talk, choice=choice)
+    return show(call, outcome, decided.operation.name)

@@ -43,7 +43,8 @@ def run(call: Call) -> int:
     if decided.plan.verdict != "allow":
         plans.show(call, decided.plan)
         return 3 if decided.plan.verdict == "refuse" else 4
-    return show(call, running.begin(call.world, decided, call.talk))
+    outcome = running.begin(call.world, decided, call.talk)
+    return show(call, outcome, decided.operation.name)
 
 
 def _decide(call: Call) -> Decided:
@@ -76,7 +77,7 @@ def _decide(call: Call) -> Decided:
     return decided
 
 
-def show(call: Call, outcome: Outcome) -> int:
+def show(call: Call, outcome: Outcome, operation: str) -> int:
     """Write how a run ended, and return its exit code."""
     from handrail.cli import screen
 
@@ -85,22 +86,30 @@ def show(call: Call, outcome: Outcome) -> int:
 
         screen.write_json({"format": 1, "run": plain(outcome), "exit_code": outcome.exit_code})
         return outcome.exit_code
+    screen.write("\n".join(_lines(call, outcome, operation)))
+    return outcome.exit_code
+
+
+def _lines(call: Call, outcome: Outcome, operation: str) -> list[str]:
+    from handrail.cli import screen
+
     number = outcome.run
-    lines = []
-    if outcome.breaches:
-        lines += [
-            "over budget: it did more than it did in rehearsal",
+    left = ", ".join(outcome.residue[:6]) or "nothing left over"
+    if outcome.outcome == "over-budget":
+        return [
+            f"over budget: {operation} did more than it did in rehearsal",
             "",
             *screen.breach_lines(outcome.breaches),
             "",
+            screen.wrap(f"undone: run {number}; {left}.     handrail runs show {number}", "  "),
+            f"next: handrail rehearse {operation}     if that is what you meant",
         ]
-    lines.append(screen.wrap(f"{outcome.outcome}: run {number}. {outcome.why}.", "  "))
+    lines = [screen.wrap(f"{outcome.outcome}: run {number}. {outcome.why}.", "  ")]
     if outcome.residue:
-        lines.append(screen.wrap("left different: " + ", ".join(outcome.residue[:6]), "  "))
+        lines.append(screen.wrap(f"left different: {left}", "  "))
     if outcome.outcome in {"confirmed", "stopped", "failed"} and outcome.effects:
         until = call.world.clock.now() + timedelta(seconds=call.declared.policy.undo_age_s)
         lines.append(f"undo until {until:%Y-%m-%d %H:%M} UTC: handrail undo {number}")
     else:
         lines.append(f"more: handrail runs show {number}")
-    screen.write("\n".join(lines))
-    return outcome.exit_code
+    return lines

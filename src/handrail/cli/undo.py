@@ -37,5 +37,5 @@ def run(call: Call) -> int:
     outcome = running.undo(
         call.world, options.number, decided, call.talk, lose_newer=options.lose_newer
     )
-    show(call, outcome)
+    show(call, outcome, decided.operation.name)
     return 0 if outcome.outcome == "undone" else 1
