@@ -12,7 +12,7 @@ import pytest
 from handrail.adapters.sqlite import SqliteStore
 from handrail.errors import StoreError
 from handrail.plans.effect import Effect
-from support.sqlite_files import die_while, execute, make_store, path_of, rows, run_pragma
+from support.sqlite_files import back_up, die_while, execute, make_store, path_of, rows, run_pragma
 
 TABLES = """
 CREATE TABLE readings (id INTEGER PRIMARY KEY, value TEXT, at TEXT);
@@ -461,6 +461,7 @@ def test_collation_of_the_application(tmp_path: Path) -> None:
         connection.create_collation("local", lambda a, b: (a > b) - (a < b))
         connection.executescript("DELETE FROM t WHERE k = 'a'")
     assert told(store.effects(before)) == [("delete", "table", "t", 1)]
+    assert back_up(store, tmp_path / "backup").fingerprint == store.fingerprint()
 
 
 def test_replace_cascades(tmp_path: Path) -> None:

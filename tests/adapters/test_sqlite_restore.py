@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -587,6 +588,28 @@ def test_discard_what_a_script_left(store: SqliteStore, backup: Backup, tmp_path
     store.discard(at)
     assert not at.exists()
     assert (outside / "precious").exists()
+
+
+def test_discard_what_a_script_made_read_only(store: SqliteStore) -> None:
+    """Directories without rights in a clone do not keep an ordinary user from removing it."""
+    shared = Path(tempfile.mkdtemp())
+    shared.chmod(0o777)
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        at = shared / "clone"
+        (at / "deep" / "er").mkdir(parents=True)
+        (at / ".handrail-clone").write_text(MARKER)
+        for name in ("deep/er/one", "deep/er/two", "deep/three"):
+            (at / name).write_text("x")
+        (at / "deep" / "er").chmod(0o000)
+        (at / "deep").chmod(0o500)
+        store.discard(at)
+        assert list(shared.iterdir()) == []
+    finally:
+        os.seteuid(was)
+        shutil.rmtree(shared)
 
 
 def test_discard_refuses_what_is_no_clone(store: SqliteStore, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,23 +86,20 @@ def _copy_bytes(source: Path, target: Path, progress: Progress) -> None:
 
 def _empty(at: Path) -> None:
     """Remove everything in `at` but the clone's file; never follow a link out of it."""
-    at.chmod(0o700)
+    _take_rights(at)
     for path in at.iterdir():
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, onerror=_try_with_rights)
+            shutil.rmtree(path)
         elif path.name != CLONE_FILE:
             path.unlink()
 
 
-def _try_with_rights(_: Callable[..., object], path: str, __: object) -> None:
-    """Remove what a script has made read-only: try again after giving its directory rights."""
-    Path(path).parent.chmod(0o700)
-    if not Path(path).is_symlink():
-        Path(path).chmod(0o700)
-    if Path(path).is_dir() and not Path(path).is_symlink():
-        shutil.rmtree(path)
-    else:
-        Path(path).unlink(missing_ok=True)
+def _take_rights(at: Path) -> None:
+    """Make every directory removable, also those that a script took the rights away from."""
+    at.chmod(0o700)
+    for path in at.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            _take_rights(path)
 
 
 def _not_a_clone(file: DatabaseFile, at: Path) -> StoreError:

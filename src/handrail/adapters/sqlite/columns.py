@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from handrail.adapters.sqlite.catalog import Column, Table
 from handrail.adapters.sqlite.connecting import quoted
+from handrail.adapters.sqlite.content import scanned
 from handrail.adapters.sqlite.rows import WAS, Pairs, row_changes
 
 
@@ -80,7 +81,7 @@ def _perhaps_renamed(before: Table, after: Table) -> dict[str, str]:
 def _values(connection: sqlite3.Connection, table: Table, column: Column) -> int | None:
     if column.is_generated:
         return None
-    sql = f"SELECT count({quoted(column.name)}) FROM {quoted(WAS)}.{quoted(table.name)}"  # noqa: S608
+    sql = f"SELECT count({quoted(column.name)}) FROM {scanned(table, WAS)}"  # noqa: S608
     return int(connection.execute(sql).fetchone()[0])
 
 

@@ -39,10 +39,18 @@ def fingerprint(connection: Snapshot) -> Fingerprint:
 
 def count(connection: sqlite3.Connection, table: Table, schema: str = "main") -> int:
     """Return the exact number of rows."""
-    # NOT INDEXED: an index may need a collation that only the application has.
-    hint = "" if table.module else " NOT INDEXED"
-    sql = f"SELECT count(*) FROM {quoted(schema)}.{quoted(table.name)}{hint}"  # noqa: S608 - quoted
+    sql = f"SELECT count(*) FROM {scanned(table, schema)}"  # noqa: S608 - quoted
     return int(connection.execute(sql).fetchone()[0])
+
+
+def scanned(table: Table, schema: str = "main", alias: str = "") -> str:
+    """Return SQL (after FROM) that reads the table itself.
+
+    An index that holds all that is asked for would be read in its place, and may need a collation
+    or a function that only the application has.
+    """
+    name = f"{quoted(schema)}.{quoted(table.name)}{alias and f' AS {alias}'}"
+    return name if table.module else f"{name} NOT INDEXED"
 
 
 def count_all(connection: sqlite3.Connection, catalog: Catalog, schema: str = "main") -> int:
@@ -58,7 +66,7 @@ def expressions(table: Table) -> list[str]:
 
 
 def _checksum(connection: sqlite3.Connection, table: Table) -> str:
-    sql = f"SELECT {', '.join(expressions(table))} FROM {quoted(table.name)}"  # noqa: S608 - quoted
+    sql = f"SELECT {', '.join(expressions(table))} FROM {scanned(table)}"  # noqa: S608 - quoted
     try:
         return _digits(_sum_of(connection.execute(sql)))
     except sqlite3.OperationalError as error:

@@ -197,7 +197,7 @@ def _faults(file: DatabaseFile, copy: Path) -> list[str]:
         except sqlite3.DatabaseError as error:
             if is_no_database(error):
                 return [str(error)]
-            if error_name(error) != "SQLITE_ERROR":
+            if not error_name(error).startswith("SQLITE_ERROR"):
                 raise
             # The check needs a collation, function or module that only the application has. The
             # copy is the original's, page by page, and its rows are read for the fingerprint.

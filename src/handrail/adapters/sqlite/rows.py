@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from handrail.adapters.sqlite.catalog import Table
 from handrail.adapters.sqlite.connecting import quoted
-from handrail.adapters.sqlite.content import count, expressions
+from handrail.adapters.sqlite.content import count, expressions, scanned
 
 WAS, NOW = "was", "main"
 # Column of the copy, column of the present table.
@@ -132,12 +132,12 @@ def _rest(schema: str, table: Table, other_schema: str, other: Table, pairs: Pai
     wanted = ", ".join(
         f"{value} COLLATE BINARY AS c{number}" for number, value in enumerate(values)
     )
-    text = f"{wanted} FROM {_source(schema, table.name)} a"
+    text = f"{wanted} FROM {scanned(table, schema, 'a')}"
     mine, theirs = table.row_number, other.row_number
     if table.module or other.module or not (mine and theirs):
         return text
     same = f"b.{theirs} = a.{mine} AND NOT {_differ(table, other, pairs)}"
-    there = f"SELECT 1 FROM {_source(other_schema, other.name)} b WHERE {same}"  # noqa: S608
+    there = f"SELECT 1 FROM {scanned(other, other_schema, 'b')} WHERE {same}"  # noqa: S608
     return f"{text} WHERE NOT EXISTS ({there})"
 
 

@@ -15,7 +15,7 @@ import sqlite3
 
 from handrail.adapters.sqlite.catalog import Column, Table, read_catalog
 from handrail.adapters.sqlite.connecting import Snapshot, quoted
-from handrail.adapters.sqlite.content import count
+from handrail.adapters.sqlite.content import count, scanned
 from handrail.plans.facts import TableMeasure
 
 _TIME_NAMES = frozenset(
@@ -54,7 +54,7 @@ def _extremes(connection: sqlite3.Connection, table: Table, columns: list[str]) 
         time = _as_time(quoted(column))
         is_time = f"FILTER (WHERE {time} BETWEEN '{_EARLIEST}' AND '{_LATEST}')"
         wanted += [f"min({time}) {is_time}", f"max({time}) {is_time}"]
-    sql = f"SELECT {', '.join(wanted)} FROM {quoted(table.name)}"  # noqa: S608 - quoted
+    sql = f"SELECT {', '.join(wanted)} FROM {scanned(table)}"  # noqa: S608 - quoted
     return [value for value in connection.execute(sql).fetchone() if value is not None]
 
 
@@ -93,7 +93,7 @@ def _look_like_times(connection: sqlite3.Connection, table: Table, columns: list
     if not columns:
         return []
     wanted = ", ".join(f"CAST({quoted(column)} AS BLOB)" for column in columns)
-    sql = f"SELECT {wanted} FROM {quoted(table.name)} LIMIT {_SAMPLE_ROWS}"  # noqa: S608 - quoted
+    sql = f"SELECT {wanted} FROM {scanned(table)} LIMIT {_SAMPLE_ROWS}"  # noqa: S608 - quoted
     samples = zip(*connection.execute(sql).fetchall(), strict=True)
     return [column for column, values in zip(columns, samples, strict=True) if _mostly_iso(values)]
 
