@@ -235,7 +235,7 @@ def _measure(
         undo_effects=undone.effects,
         residue=undone.residue,
         reached=finished.reached,
-        unlisted=_unlisted(rehearsal, finished),
+        unlisted=_unlisted(rehearsal, target, finished),
         confined=finished.confined,
         traced=finished.traced,
         measure=measure,
@@ -339,13 +339,18 @@ def _run_script(rehearsal: _Rehearsing, target: Store, clone: Store, *, undo: bo
     return world.processes.run(command, lambda _: None, rehearsal.talk.output)
 
 
-def _unlisted(rehearsal: _Rehearsing, finished: Finished) -> tuple[str, ...]:
+def _unlisted(rehearsal: _Rehearsing, target: Store, finished: Finished) -> tuple[str, ...]:
     """Return files of the repository that the script read and the plan does not cover."""
     covered = {name for name, _ in rehearsal.plan.material.files}
     root = rehearsal.world.root
-    inside = [Path(name) for name in finished.read if Path(name).is_relative_to(root)]
-    names = [path.relative_to(root).as_posix() for path in inside]
-    return tuple(sorted({n for n in names if n not in covered and not n.startswith(".")}))
+    database = target.connection().parts.get("path", "")
+    inside = [Path(n) for n in finished.read if Path(n).is_relative_to(root)]
+    names = {
+        path.relative_to(root).as_posix()
+        for path in inside
+        if not database or not str(path).startswith(database)
+    }
+    return tuple(sorted(n for n in names if n not in covered and not n.startswith(".")))
 
 
 def _ending(finished: Finished) -> str:

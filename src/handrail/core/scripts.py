@@ -72,6 +72,7 @@ def command(
         timeout_s=step.timeout_s,
         output=folder / ("undo.log" if undo else "output.log"),
         confine=confine,
+        watched=world.root if confine else None,
     )
 
 
