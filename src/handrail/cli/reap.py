@@ -28,9 +28,6 @@ def run(call: Call) -> int:
     from handrail.core import clones
 
     world = wiring.world(call.root, Path(call.options.state), dict(os.environ))
-    clones.destroy(
-        world,
-        world.state / "clones" / Path(call.options.clone).name,
-        "its deadline passed" if late else "its rehearsal died",
-    )
+    why = "its deadline passed" if late else "its rehearsal died"
+    clones.destroy(world, call.options.clone, why)
     return 0

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from handrail.errors import sanitise
-from handrail.plans.amounts import size
+from handrail.plans.amounts import duration, size
 from handrail.plans.effect import Effect
 from handrail.plans.model import Breach, Consequence, Decision, Plan
 
@@ -139,6 +139,11 @@ def _where(plan: Plan) -> list[str]:
                 f"{size(measure.size_bytes)}{oldest}{environment}",
                 indent,
             )
+        )
+    if facts.proof is not None and facts.proof.equal:
+        proven = ago(facts.proof.proven_at, facts.now)
+        lines.append(
+            f"{indent}last proven backup {proven}: restored in {duration(facts.proof.restore_s)}"
         )
     if facts.others:
         some = ", ".join(facts.others[:3])

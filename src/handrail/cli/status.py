@@ -59,7 +59,7 @@ def _standing(call: Call) -> dict[str, Any]:
         "waiting": waiting[-_PLANS:],
         "unfinished": [run for run in runs if run["outcome"].startswith("unfinished")],
         "runs": runs,
-        "leftover_clones": list(clones.leftover(world)),
+        "leftover_clones": [at.name for at in clones.leftover(world)],
     }
 
 

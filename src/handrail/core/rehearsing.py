@@ -148,8 +148,8 @@ def _back_up(rehearsal: _Rehearsing, target: Store) -> tuple[Backup, float]:
 def _cloned(rehearsal: _Rehearsing, target: Store, backup: Backup) -> Iterator[Store]:
     """Give the clone, proven to be another store; destroyed on leaving, whatever happens."""
     world = rehearsal.world
-    deadline_s = rehearsal.decided.declared.policy.clone_age_s
-    with clones.held(world, rehearsal.id, target, deadline_s) as at:
+    policy = rehearsal.decided.declared.policy
+    with clones.held(world, rehearsal.id, target, policy) as at:
         marker = world.ids.new()
         clone = target.clone(backup, at, marker, rehearsal.talk.progress)
         _prove_distinct(target, clone, marker)

@@ -109,6 +109,7 @@ class Policy:
         tolerance: growth that a budget allows, as a fraction ...
         tolerance_rows: ... or in rows; the larger counts.
         confine: `prefer` or `require`: whether a rehearsal must be confined.
+        clones: directory in which clones live; empty for Handrail's own.
         clone_age_s: when a clone is destroyed at the latest.
         undo_age_s: how long a run can be undone: its backup is kept so long.
         data_age_s: how old data may be in an environment that says nothing.
@@ -126,6 +127,7 @@ class Policy:
     tolerance: float = 0.01
     tolerance_rows: int = 2
     confine: str = "prefer"
+    clones: str = ""
     clone_age_s: int = 4 * 3600
     undo_age_s: int = 86400
     data_age_s: int = 30 * 86400
@@ -173,6 +175,7 @@ _REHEARSAL = Record(
         "confine": Key(
             Choice("prefer", "require"), "whether it must be confined", default="prefer"
         ),
+        "clones": Key(TEXT, "directory in which clones live", default=""),
         "clone-deadline": Key(DURATION, "when a clone is destroyed at the latest", default=14400),
     },
 )
@@ -254,6 +257,7 @@ def _policy(found: Mapping[str, Any]) -> Policy:
         "tolerance_rows": rehearsal.get("tolerance_rows"),
         "confine": rehearsal.get("confine"),
         "clone_age_s": rehearsal.get("clone_deadline"),
+        "clones": rehearsal.get("clones"),
         "approval_age_s": approval.get("max_age"),
         "approvers": approval.get("by"),
     }
