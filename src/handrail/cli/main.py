@@ -22,6 +22,7 @@ GROUPS = {
         "adopt": "note who a store is, so that another one is never mistaken for it",
         "check": "say what is wrong with the declarations",
         "schema": "print the JSON Schema of estate, operation or policy files",
+        "completion": "print a completion script for your shell",
     },
     "change": {
         "plan": "say what an operation would do, and what every guard says",
@@ -37,7 +38,10 @@ GROUPS = {
         "log": "verify or export the journal",
     },
 }
-HIDDEN = {"reap": "destroy a clone when its rehearsal dies"}
+HIDDEN = {
+    "reap": "destroy a clone when its rehearsal dies",
+    "complete": "print what may stand at the end of a command line",
+}
 
 EXAMPLES = """\
 examples:

@@ -52,7 +52,8 @@ def _add(
         problems.append(
             DeclarationError(
                 "estate.duplicate",
-                f"operation `{operation.name}` is declared here and at {found[operation.name].place}",
+                f"operation `{operation.name}` is declared here and at "
+                f"{found[operation.name].place}",
                 at=operation.place,
             )
         )
@@ -115,7 +116,7 @@ def _target_errors(operation: Operation, estate: Estate) -> list[DeclarationErro
 def _script_errors(script: str, operation: Operation, root: Path) -> list[DeclarationError]:
     path = root / script
     at = operation.place
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not operation.kit and not path.resolve().is_relative_to(root.resolve()):
         return [
             DeclarationError(
                 "estate.outside",

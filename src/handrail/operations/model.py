@@ -85,6 +85,7 @@ class Operation:
         inherit: names of variables that it gets from whoever runs it.
         uses: files and folders of the repository that it uses besides its own folder.
         function: for a Python operation, the function in `argv[0]`.
+        kit: for an operation of an installed package, its module; such files lie outside.
         declared: False for a script that nobody has declared.
     """
 
@@ -102,4 +103,5 @@ class Operation:
     timeout_s: int = 3600
     effects: tuple[DeclaredEffect, ...] = ()
     function: str = ""
+    kit: str = ""
     declared: bool = True

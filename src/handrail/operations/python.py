@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from handrail.errors import DeclarationError, Place
+from handrail.errors import DeclarationError, DeclarationErrors, Place
 from handrail.estate.loading import read_text
 from handrail.estate.shapes import Source
 from handrail.operations.model import Operation
@@ -54,6 +55,27 @@ def operation(
         return function
 
     return mark
+
+
+def operation_of(function: Callable[..., object]) -> Operation:
+    """Return the operation that a decorated function of an installed package is: for kits.
+
+    Raises:
+        DeclarationErrors: the decorator or the parameters cannot be read.
+        TypeError: the function is not decorated, or has no source file.
+    """
+    file = inspect.getsourcefile(function)
+    if file is None:
+        raise TypeError(f"{function!r} has no source file")
+    problems: list[DeclarationError] = []
+    tree = ast.parse(Path(file).read_text(encoding="utf-8"), filename=file)
+    found = [o for node in tree.body for o in _read_function(node, file, problems)]
+    if problems:
+        raise DeclarationErrors(problems)
+    for one in found:
+        if one.function == function.__name__:
+            return replace(one, kit=function.__module__)
+    raise TypeError(f"{function.__name__} is not marked with @operation")
 
 
 def load_python(root: Path, folder: str, problems: list[DeclarationError]) -> Iterator[Operation]:

@@ -186,7 +186,7 @@ class _OnShape:
 def _parameter(
     *,
     place: Place,
-    type: str,
+    type: str,  # noqa: A002  the key's own name
     default: str | None,
     choices: tuple[str, ...],
     summary: str,

@@ -50,7 +50,7 @@ def paths(operation: Operation, material: Material) -> tuple[str, ...]:
     """Return the paths whose commit a plan is of: declarations, policy, people, material."""
     own = {name for name, _ in material.files if not name.startswith("/")}
     fixed = ("estate", "policy.yaml", "allowed_signers") if operation.declared else ()
-    declared = (operation.place.file,) if operation.declared else ()
+    declared = (operation.place.file,) if operation.declared and not operation.kit else ()
     return tuple(sorted({*fixed, *declared, *own}))
 
 
@@ -62,7 +62,7 @@ def _files(root: Path, operation: Operation) -> Iterator[Path]:
     seen: set[Path] = set()
     for name in wanted:
         path = (root / name).resolve()
-        if operation.declared and not path.is_relative_to(inside):
+        if operation.declared and not operation.kit and not path.is_relative_to(inside):
             raise DeclarationError(
                 "estate.outside", f"`{name}` leads out of the repository", at=operation.place
             )
@@ -80,7 +80,7 @@ def _below(path: Path, inside: Path, operation: Operation) -> Iterator[Path]:
     folder = path if path.is_dir() else path.parent
     if path.is_file():
         yield path
-        if not operation.declared or folder == inside:
+        if not operation.declared or operation.kit or folder == inside:
             return
     for file in sorted(folder.rglob("*")):
         if _SKIPPED.isdisjoint(file.relative_to(folder).parts) and file.is_file():

@@ -1,0 +1,74 @@
+"""Print what may stand at the end of a command line, a line each: for the completion scripts."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from handrail.errors import HandrailError
+
+if TYPE_CHECKING:
+    from handrail.cli.call import Call
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("words", nargs="*", help="the command line so far, without `handrail`")
+
+
+def run(call: Call) -> int:
+    """Print the candidates; nothing where the declarations are broken."""
+    words = call.options.words or [""]
+    try:
+        found = [word for word in _candidates(call, words) if word.startswith(words[-1])]
+    except HandrailError:
+        found = []
+    if found:
+        from handrail.cli import screen
+
+        screen.write("\n".join(found))
+    return 0
+
+
+def _candidates(call: Call, words: list[str]) -> Iterable[str]:
+    from handrail.cli.main import GROUPS
+
+    if len(words) == 1:
+        return [command for group in GROUPS.values() for command in group]
+    if words[-2] == "--on" or words[0] == "adopt":
+        return sorted(call.declared.estate.stores)
+    if words[0] == "runs" and len(words) == 2:  # noqa: PLR2004  `runs` and the word to complete
+        return ["show"]
+    return [word for kind in _AFTER.get(words[0], ()) for word in kind(call)]
+
+
+def _plans(call: Call) -> list[str]:
+    from handrail.core import records
+
+    return [records.short(plan.digest) for plan in records.plans(call.world.journal)]
+
+
+def _runs(call: Call) -> list[str]:
+    from handrail.core import records
+
+    return [str(number) for number in records.runs(call.world.journal)]
+
+
+def _operations(call: Call) -> list[str]:
+    return sorted(call.declared.operations)
+
+
+# What may follow a command.
+_AFTER: dict[str, tuple[Callable[[Call], list[str]], ...]] = {
+    "plan": (_operations,),
+    "rehearse": (_operations,),
+    "run": (_operations, _plans),
+    "approve": (_plans,),
+    "resume": (_runs,),
+    "undo": (_runs,),
+    "explain": (_runs, _plans),
+    "runs": (_runs,),
+    "log": (lambda _: ["verify", "export"],),
+    "schema": (lambda _: ["estate", "operation", "policy"],),
+}
