@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from handrail.core import records
 from handrail.core.observing import payload
 from handrail.core.world import Declared, World
 from handrail.errors import KeysError, RefusedError, UsageError
@@ -92,14 +93,28 @@ def use(world: World, plan: Plan, run: str) -> tuple[str, ...]:
         RefusedError: another run was first.
     """
     for approval in plan.facts.approvals:
-        if not world.journal.single_use(f"approval {approval.id}"):
+        first = world.journal.single_use(f"approval {approval.id}")
+        # Also when it is not: a crash between these two left an approval that every plan counts
+        # and no run can use.
+        world.journal.append(
+            f"approvals-{plan.digest}",
+            "used",
+            {"id": approval.id, "run": run if first else "another"},
+        )
+        if not first:
             raise RefusedError(
                 "plan.stale",
                 f"the approval of {approval.person} was used already",
                 hint=f"handrail approve {plan.digest[:4]}-{plan.digest[4:8]}",
             )
-        world.journal.append(f"approvals-{plan.digest}", "used", {"id": approval.id, "run": run})
     return tuple(approval.id for approval in plan.facts.approvals)
+
+
+def lapse(world: World, digest: str, now: str) -> None:
+    """Record the approvals of `digest` that are expired: a clock set back revives none of them."""
+    for approval in records.approvals(world.journal, digest):
+        if approval.expires_at <= now:
+            world.journal.append(f"approvals-{digest}", "expired", {"id": approval.id})
 
 
 def _refuse_unsuitable(plan: Plan) -> None:
@@ -128,20 +143,19 @@ def _person(world: World, declared: Declared, plan: Plan, key: Path) -> str:
             f"the key {key.name} belongs to nobody in {world.allowed_signers.name}",
             hint="add its public line there, and commit that",
         )
-    others = [person for person in people if person != plan.request.person]
-    if not others:
+    if plan.request.person in people:
         raise RefusedError(
             "keys.own-run",
-            f"{people[0]} asked for this run: nobody approves their own",
+            f"{plan.request.person} asked for this run: nobody approves their own",
             hint="ask somebody else in allowed_signers",
         )
     group = declared.policy.approvers.get(plan.risk, "")
     members = declared.policy.groups.get(group, ())
-    allowed = [person for person in others if not group or person in members]
+    allowed = [person for person in people if not group or person in members]
     if not allowed:
         raise RefusedError(
             "keys.not-allowed",
-            f"{others[0]} is not in `{group}`, which approves risk {plan.risk}",
+            f"{people[0]} is not in `{group}`, which approves risk {plan.risk}",
             hint=f"ask one of {', '.join(members)}",
         )
     return allowed[0]

@@ -1,13 +1,15 @@
 """Backups: where they lie, how they are encrypted, and which are kept.
 
 Rules:
-- A backup is complete and durable before its record is written.
+- A backup is complete and durable before it has its name, and before its record is written. What a
+  crash leaves under another name, perhaps not yet encrypted, goes with the next backup.
 - A sealed backup is opened into a private directory for as long as it is read, and no longer.
 - The newest proven backup, and those that a run can still be undone from, are never removed.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from handrail.plans.facts import Backup
 from handrail.ports import Store
 
 SEALED = "+age"
+_PARTIAL = ".partial"
 _KEPT_BY_DEFAULT = 14
 
 
@@ -41,22 +44,44 @@ def make(world: World, declared: Declared, resource: Resource, store: Store, tal
         StoreError: it could not be made; nothing is left of it.
     """
     backup_id = world.ids.new()[:12]
-    into = folder(world, declared, resource) / backup_id
-    into.mkdir(parents=True, mode=0o700)
+    place = folder(world, declared, resource)
+    into = place / f"{backup_id}{_PARTIAL}"
+    with world.locks.hold(f"backup/{backup_id}", f"backup of {resource.ref}"):
+        _remove_partial(world, place)
+        into.mkdir(parents=True, mode=0o700)
+        try:
+            backup = store.backup(backup_id, into, talk.progress)
+            recipients = _recipients(declared, resource)
+            if recipients:
+                return _seal(world, backup, into, recipients)
+            return _publish(backup, into)
+        except BaseException:
+            shutil.rmtree(into, ignore_errors=True)
+            raise
+
+
+def _remove_partial(world: World, place: Path) -> None:
+    for left in place.glob(f"*{_PARTIAL}"):
+        if world.locks.holder(f"backup/{left.stem}") is None:
+            shutil.rmtree(left)
+
+
+def _publish(backup: Backup, into: Path) -> Backup:
+    """Give a whole backup its name, durably."""
+    inner = Path(backup.path).resolve().relative_to(into.resolve())
+    named = into.with_suffix("")
+    into.rename(named)
+    handle = os.open(named.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        backup = store.backup(backup_id, into, talk.progress)
-        recipients = _recipients(declared, resource)
-        if recipients:
-            backup = _seal(world, backup, into, recipients)
-    except BaseException:
-        shutil.rmtree(into, ignore_errors=True)
-        raise
-    return backup
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return replace(backup, path=str(named / inner))
 
 
 @contextmanager
-def opened(world: World, backup: Backup) -> Iterator[Backup]:
-    """Give the backup readable: as it is, or decrypted into a private directory for the while.
+def opened(world: World, backup: Backup, plain: Path) -> Iterator[Backup]:
+    """Give the backup readable: as it is, or decrypted into the private directory `plain`.
 
     Raises:
         StoreError: it is not there any more.
@@ -67,7 +92,7 @@ def opened(world: World, backup: Backup) -> Iterator[Backup]:
     if not backup.form.endswith(SEALED):
         yield backup
         return
-    plain = world.state / "opened" / world.ids.new()[:12]
+    shutil.rmtree(plain, ignore_errors=True)
     plain.mkdir(parents=True, mode=0o700)
     try:
         sealed = Path(backup.path)
@@ -86,9 +111,12 @@ def prune(world: World, declared: Declared, resource: Resource) -> tuple[str, ..
     place = folder(world, declared, resource)
     if not place.is_dir():
         return ()
-    found = sorted(place.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    proven = records.proof(world.journal, resource.ref)
-    needed = {proven.backup if proven else ""}
+    whole = [path for path in place.iterdir() if not path.name.endswith(_PARTIAL)]
+    found = sorted(whole, key=lambda path: path.stat().st_mtime, reverse=True)
+    needed = {
+        records.last_proven(world.journal, resource.ref),
+        *records.backups_of_unfinished(world.journal, resource.ref),
+    }
     youngest_s = world.clock.now().timestamp() - declared.policy.undo_age_s
     gone = []
     for path in found[keep:]:
@@ -108,7 +136,7 @@ def _recipients(declared: Declared, resource: Resource) -> tuple[str, ...]:
 
 
 def _seal(world: World, backup: Backup, into: Path, recipients: tuple[str, ...]) -> Backup:
-    inner = Path(backup.path).relative_to(into)
+    inner = Path(backup.path).resolve().relative_to(into.resolve())
     sealed = into.parent / f"{backup.id}.age"
     world.sealer.seal(into, sealed, recipients)
     return replace(

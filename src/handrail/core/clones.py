@@ -3,12 +3,14 @@
 Rules:
 - A clone lives in a private directory where the policy says, held by a lock of its own.
 - The journal says where, before there is anything: no clone exists that nobody can find.
+- What the rehearsal kept beside it (observations, an opened backup) goes with it.
 - It is destroyed on leaving, by an independent process when this one dies or at its deadline, and
   by whoever comes next when even that one died (`sweep`). Each way is journalled.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +54,12 @@ def destroy(world: World, name: str, why: str) -> None:
         _destroy(world, at, _of_kind(world, at), why)
 
 
+def clear(folder: Path) -> None:
+    """Remove what a rehearsal worked with, its output excepted: it may hold the target's data."""
+    for name in ("before", "before-undo", "home", "opened"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
 def leftover(world: World) -> tuple[Path, ...]:
     """Return the clones that nobody holds, without touching them."""
     standing = (_standing(world, chain) for chain in world.journal.chains("clone-"))
@@ -67,6 +75,7 @@ def _standing(world: World, chain: str) -> Path | None:
 def _destroy(world: World, at: Path, store: Store, why: str) -> None:
     world.processes.end_leftovers(f"rehearsal-{at.name.partition('-')[2]}")
     store.discard(at)
+    clear(world.state / "rehearsals" / at.name.partition("-")[2])
     if _standing(world, f"clone-{at.name}"):
         world.journal.append(f"clone-{at.name}", "destroyed", {"why": why})
         world.journal.close(f"clone-{at.name}")

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from handrail.core import declaring, observing, records
+from handrail.core import approving, declaring, observing, records
 from handrail.core.world import Declared, World
+from handrail.errors import RefusedError
 from handrail.estate.model import Resource
 from handrail.operations.loading import values
 from handrail.operations.model import Operation
-from handrail.plans.canonical import plain
+from handrail.plans import material as materials
+from handrail.plans.canonical import plain, time_text
 from handrail.plans.judging import Case, judge
 from handrail.plans.model import Plan, Request
 from handrail.plans.planning import draft
@@ -69,11 +71,46 @@ def again(
     facts, material = observing.observe(world, operation, resource, request)
     policy = declared.policy
     plan = draft(request, operation, resource, declared.estate, policy, material, facts)
+    approving.lapse(world, plan.digest, facts.now)
     approvals = observing.valid_approvals(world, plan.digest, request.target, facts.now)
     plan = replace(plan, facts=replace(facts, approvals=approvals))
     plan = judge(Case(plan, operation, declared.estate, policy), world.guards)
     world.journal.append(records.plan_chain(plan.digest), "planned", _body(plan))
     return Decided(plan, operation, resource, declared)
+
+
+def still(world: World, decided: Decided) -> Plan:
+    """Return a plan made a while ago as it is judged now, on the facts that it was made with.
+
+    Facts of the moment are read anew: the time, and whether its approvals verify. The caller holds
+    the target.
+
+    Raises:
+        RefusedError: what would run, or what is declared of it, has changed since.
+    """
+    was, declared = decided.plan, decided.declared
+    material = materials.read(world.root, decided.operation)
+    now = time_text(world.clock.now())
+    approvals = observing.verified(world, was.facts.approvals, was.request.target, now)
+    facts = replace(was.facts, now=now, holder="", unfinished=(), approvals=approvals)
+    plan = draft(
+        was.request,
+        decided.operation,
+        decided.resource,
+        declared.estate,
+        declared.policy,
+        material,
+        facts,
+    )
+    if plan.digest != was.digest:
+        script = was.steps[0].argv[0]
+        what = script if material.digest != was.material.digest else f"what is declared of {script}"
+        raise RefusedError(
+            "plan.stale",
+            f"{what} has changed since",
+            hint=f"handrail plan {was.request.operation}     shows the new one",
+        )
+    return judge(Case(plan, decided.operation, declared.estate, declared.policy), world.guards)
 
 
 def for_person(request: Request, person: str, because: str) -> Request:

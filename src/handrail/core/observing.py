@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -104,8 +104,15 @@ def payload(approval: Approval, target: str) -> bytes:
 
 def valid_approvals(world: World, digest: str, target: str, now: str) -> tuple[Approval, ...]:
     """Return the unused, unexpired approvals of `digest` whose signatures verify now."""
+    return verified(world, records.approvals(world.journal, digest), target, now)
+
+
+def verified(
+    world: World, approvals: Iterable[Approval], target: str, now: str
+) -> tuple[Approval, ...]:
+    """Return those of `approvals` that are not expired and whose signatures verify now."""
     found = []
-    for approval in records.approvals(world.journal, digest):
+    for approval in approvals:
         if not approval.made_at <= now < approval.expires_at:
             continue
         try:

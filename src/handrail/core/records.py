@@ -3,7 +3,7 @@
 plans-<digest>              `planned` each time that a plan is made
 rehearsal-<key>-<id>        `opened`, steps, `measured`
 proofs-<resource>           `proven` each time that a backup was restored
-approvals-<digest>          `approved`, `used`
+approvals-<digest>          `approved`, `used`, `expired`
 resource-<resource>         `run-begun` and `run-ended`: who changed it, in order
 run-<number>                one run
 clone-<id>                  `made`, `destroyed`
@@ -71,6 +71,22 @@ def proof(journal: Journal, resource: str) -> Proof | None:
     return None if last is None else decode(body(last), Proof)
 
 
+def last_proven(journal: Journal, resource: str) -> str:
+    """Return the id of the newest backup of `resource` that came back equal; empty without one."""
+    proofs = [decode(body(record), Proof) for record in journal.records(f"proofs-{resource}")]
+    return next((found.backup for found in reversed(proofs) if found.equal), "")
+
+
+def backups_of_unfinished(journal: Journal, resource: str) -> tuple[str, ...]:
+    """Return the ids of the backups that a run which was cut off may be undone from."""
+    return tuple(
+        str(body(record)["backup"]["id"])
+        for number in unfinished(journal, resource)
+        for record in journal.records(run_chain(number))
+        if record.kind == "backup-done"
+    )
+
+
 def rehearsal(journal: Journal, key: str) -> Rehearsal | None:
     """Return the newest rehearsal with this key that measured something."""
     found = None
@@ -83,7 +99,10 @@ def rehearsal(journal: Journal, key: str) -> Rehearsal | None:
 
 
 def approvals(journal: Journal, digest: str) -> tuple[Approval, ...]:
-    """Return the approvals of `digest` that no run has used. Signatures are not checked here."""
+    """Return the approvals of `digest` that are neither used nor known to be expired.
+
+    Signatures are not checked here.
+    """
     found: dict[str, Approval] = {}
     for record in journal.records(f"approvals-{digest}"):
         if record.kind == "approved":

@@ -4,15 +4,13 @@ Rules:
 - The clone is proven to be another store than the target before the script starts: its identity
   has a marker that only this rehearsal knows, its endpoint differs, the target has no marker.
 - The clone is destroyed when the rehearsal ends, however it ends, and that is journalled.
-- The target is only read: its fingerprint may change by its own users' work, never by ours.
+- The target is only read: its fingerprint may change by its own users' work, never by ours. Where
+  the script cannot be confined, nobody can tell these apart, and a change voids the rehearsal.
 - A backup counts from here on: it was restored, and its content compared.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,14 +67,13 @@ def rehearse(world: World, decided: Decided, talk: Talk) -> Decided:
     rehearsal = _begin(world, decided, talk)
     try:
         measured = _rehearse(rehearsal)
+        rehearsal.note("measured", rehearsal=measured)
     except BaseException as error:
         rehearsal.note("failed", error=type(error).__name__)
         raise
     finally:
-        clear(rehearsal.folder)
+        clones.clear(rehearsal.folder)
         world.journal.close(rehearsal.chain)
-    rehearsal.note("measured", rehearsal=measured)
-    world.journal.close(rehearsal.chain)
     backups.prune(world, decided.declared, decided.resource)
     return again(world, decided.declared, decided.operation, decided.resource, decided.plan.request)
 
@@ -90,6 +87,8 @@ def _refuse_unsuitable(world: World, decided: Decided) -> None:
             f"{decided.resource.ref} cannot be read: {why}",
             hint="make it reachable, then rehearse again",
         )
+    if decided.plan.facts.measure is None:
+        raise RefusedError("store.failed", f"what {decided.resource.ref} holds cannot be read")
     if identity.marker:
         raise RefusedError("clone.not-distinct", f"{decided.resource.ref} is itself a clone")
     reason = world.processes.can_confine()
@@ -122,11 +121,15 @@ def _rehearse(rehearsal: _Rehearsing) -> Rehearsal:
     world, talk = rehearsal.world, rehearsal.talk
     target = world.open_store(rehearsal.decided.resource)
     backup, backup_s = _back_up(rehearsal, target)
-    with ExitStack() as stack:
-        readable = stack.enter_context(backups.opened(world, backup))
+    policy = rehearsal.decided.declared.policy
+    # The clone's keeper first: it also removes an opened backup when this process dies.
+    with (
+        clones.held(world, rehearsal.id, target, policy) as at,
+        backups.opened(world, backup, rehearsal.folder / "opened") as readable,
+    ):
         talk.begin("restore", "as a clone")
         began = world.clock.elapsed_s()
-        clone = stack.enter_context(_cloned(rehearsal, target, readable))
+        clone = _clone(rehearsal, target, readable, at)
         restore_s = world.clock.elapsed_s() - began
         proof = _prove(rehearsal, target, clone, backup, backup_s, restore_s)
         return _measure(rehearsal, target, clone, readable, proof)
@@ -144,16 +147,12 @@ def _back_up(rehearsal: _Rehearsing, target: Store) -> tuple[Backup, float]:
     return backup, seconds
 
 
-@contextmanager
-def _cloned(rehearsal: _Rehearsing, target: Store, backup: Backup) -> Iterator[Store]:
-    """Give the clone, proven to be another store; destroyed on leaving, whatever happens."""
-    world = rehearsal.world
-    policy = rehearsal.decided.declared.policy
-    with clones.held(world, rehearsal.id, target, policy) as at:
-        marker = world.ids.new()
-        clone = target.clone(backup, at, marker, rehearsal.talk.progress)
-        _prove_distinct(target, clone, marker)
-        yield clone
+def _clone(rehearsal: _Rehearsing, target: Store, backup: Backup, at: Path) -> Store:
+    """Return the clone, proven to be another store."""
+    marker = rehearsal.world.ids.new()
+    clone = target.clone(backup, at, marker, rehearsal.talk.progress)
+    _prove_distinct(target, clone, marker)
+    return clone
 
 
 def _prove_distinct(target: Store, clone: Store, marker: str) -> None:
@@ -252,7 +251,7 @@ def _run(
     clone.observe(observed)
     talk.begin("run", f"{script} on the clone")
     finished = _run_script(rehearsal, target, clone, undo=False)
-    effects = clone.effects(observed)
+    effects = _effects(clone, observed)
     printed = (
         f"{size(finished.output_bytes)} printed" if finished.output_bytes else ("printed nothing")
     )
@@ -276,11 +275,13 @@ def _undo(
     talk.begin("undo", step.undo)
     observed = rehearsal.folder / "before-undo"
     observed.mkdir(mode=0o700)
-    clone.observe(observed)
     began = world.clock.elapsed_s()
     worked = True
     left: tuple[str, ...] = ()
     try:
+        if step.undo != "restore":
+            clone.observe(observed)
+            began = world.clock.elapsed_s()
         if step.undo == "restore":
             left = clone.restore(backup, talk.progress)
         else:
@@ -336,7 +337,34 @@ def _run_script(rehearsal: _Rehearsing, target: Store, clone: Store, *, undo: bo
         undo=undo,
         confine=confine,
     )
-    return world.processes.run(command, lambda _: None, rehearsal.talk.output)
+    exposed = target.fingerprint() if world.processes.can_confine() else None
+    finished = world.processes.run(command, lambda _: None, rehearsal.talk.output)
+    if exposed is not None:
+        _refuse_touched(rehearsal, target, exposed)
+    return finished
+
+
+def _refuse_touched(rehearsal: _Rehearsing, target: Store, before: Fingerprint) -> None:
+    """Void a rehearsal that was not confined and during which the target changed.
+
+    Raises:
+        RefusedError: it did; by whom, nobody can tell.
+    """
+    try:
+        different = before.differences(target.fingerprint())
+    except StoreError as error:
+        different = (error.message,)
+    if different:
+        kept = backups.folder(
+            rehearsal.world, rehearsal.decided.declared, rehearsal.decided.resource
+        )
+        raise RefusedError(
+            "rehearsal.touched-target",
+            f"{rehearsal.decided.resource.ref} changed while the script ran on its clone, "
+            "unconfined: " + ", ".join(different[:5]),
+            hint="if nobody else wrote there, the script has an address of its own; what was there "
+            f"is in the backup made first, in {kept}",
+        )
 
 
 def _unlisted(rehearsal: _Rehearsing, target: Store, finished: Finished) -> tuple[str, ...]:
@@ -355,9 +383,3 @@ def _unlisted(rehearsal: _Rehearsing, target: Store, finished: Finished) -> tupl
 
 def _ending(finished: Finished) -> str:
     return f"exit {finished.exit_code}" if finished.ended == "exited" else finished.ended
-
-
-def clear(folder: Path) -> None:
-    """Remove what a rehearsal worked with, its output excepted: it may hold the target's data."""
-    for name in ("before", "before-undo", "home"):
-        shutil.rmtree(folder / name, ignore_errors=True)

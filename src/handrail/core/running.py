@@ -12,29 +12,31 @@ Rules:
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from handrail.core import approving, backups, records, scripts, undoing, watching
+from handrail.core import approving, backups, deciding, records, scripts, undoing, watching
 from handrail.core.deciding import Decided
 from handrail.core.world import Declared, Talk, World
 from handrail.errors import (
     HandrailError,
     JournalError,
     OverBudgetError,
+    Place,
     RefusedError,
     ScriptError,
+    StoreError,
     UsageError,
     WaitingError,
 )
 from handrail.estate.model import Resource
-from handrail.operations.model import Operation
+from handrail.operations.model import Operation, Selector, Undo, Watch
 from handrail.plans import budget as budgets
-from handrail.plans import material as materials
 from handrail.plans.amounts import duration, size
-from handrail.plans.canonical import plain, time_text
+from handrail.plans.canonical import plain
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup
 from handrail.plans.model import Breach, Plan
@@ -91,17 +93,14 @@ def begin(world: World, decided: Decided, talk: Talk) -> Outcome:
     with world.locks.hold(target, f"{world.person or 'somebody'}, {plan.request.operation}"):
         open_runs = records.unfinished(world.journal, target)
         if open_runs:
-            raise RefusedError(
-                "run.unfinished",
-                f"run {open_runs[0]} on {target} was cut off",
-                hint=f"handrail resume {open_runs[0]}",
-            )
+            raise _cut_off(open_runs[0], target)
         _forget_old(world, decided)
         number = world.journal.open_run()
         run = Run(world, number, decided, talk)
         run.note("opened", plan=plan, person=world.person)
         world.journal.append(f"resource-{target}", "run-begun", {"run": number})
-        return run.proceed()
+        with _saying_how_to_go_on(talk, number):
+            return run.proceed()
 
 
 def resume(world: World, number: int, decided: Decided, talk: Talk, *, choice: str = "") -> Outcome:
@@ -115,7 +114,8 @@ def resume(world: World, number: int, decided: Decided, talk: Talk, *, choice: s
         choice: `undo` or `accept` for a step whose outcome is unknown; empty to ask.
 
     Raises:
-        UsageError: there is nothing to resume.
+        UsageError: there is nothing to resume, or nothing to accept.
+        RefusedError: another store answers, or another run has to be resumed first.
         WaitingError: the outcome of a step is unknown and somebody has to say what to do.
     """
     target = decided.plan.target.resource
@@ -123,8 +123,15 @@ def resume(world: World, number: int, decided: Decided, talk: Talk, *, choice: s
         run = Run(world, number, decided, talk, choice=choice)
         if run.ended():
             return run.tell_resource()
+        run.refuse_other_target()
+        open_runs = records.unfinished(world.journal, target)
+        if open_runs and number not in open_runs:
+            raise _cut_off(open_runs[0], target)
         run.note("resumed", person=world.person)
-        return run.proceed()
+        if not open_runs:  # cut off between its first record and this one
+            world.journal.append(f"resource-{target}", "run-begun", {"run": number})
+        with _saying_how_to_go_on(talk, number):
+            return run.proceed()
 
 
 def undo(
@@ -134,15 +141,38 @@ def undo(
 
     Raises:
         UsageError: it did nothing, or was undone already.
-        RefusedError: others wrote since, and `lose_newer` was not said; or it is too long ago.
+        RefusedError: others wrote since, and `lose_newer` was not said; it is too long ago; it is
+            irreversible; another store answers; or another run has to be resumed first.
     """
     target = decided.plan.target.resource
     with world.locks.hold(target, f"undo of run {number}"):
         run = Run(world, number, decided, talk)
         run.refuse_undo(lose_newer=lose_newer)
+        open_runs = records.unfinished(world.journal, target)
+        if open_runs:
+            raise _cut_off(open_runs[0], target)
         run.note("undo-asked", person=world.person)
         world.journal.append(f"resource-{target}", "run-begun", {"run": number})
-        return run.undo("undone", f"asked for by {world.person or 'somebody'}")
+        with _saying_how_to_go_on(talk, number):
+            return run.undo("undone", f"asked for by {world.person or 'somebody'}")
+
+
+def _cut_off(number: int, target: str) -> RefusedError:
+    return RefusedError(
+        "run.unfinished",
+        f"run {number} on {target} was cut off",
+        hint=f"handrail resume {number}",
+    )
+
+
+@contextmanager
+def _saying_how_to_go_on(talk: Talk, number: int) -> Iterator[None]:
+    """Say what comes next when Ctrl-C was pressed where nobody asks what it means."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        talk.end("run", f"run {number} is cut off; next: handrail resume {number}", ok=False)
+        raise
 
 
 def _refuse_unsuitable(plan: Plan) -> None:
@@ -173,21 +203,27 @@ class Run:
         self._number = number
         self._decided = decided
         self._talk = talk
-        self._choice = choice
         self._chain = records.run_chain(number)
         self._folder = world.state / "runs" / str(number)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._bodies: dict[str, dict[str, Any]] = {}
         self._last = ""
         for record in world.journal.records(self._chain):
-            self._bodies[record.kind] = records.body(record)
-            self._last = record.kind
+            self._remember(record.kind, records.body(record))
+        self._choice = choice or self._bodies.get("told", {}).get("choice", "")
         self._store: Store = world.open_store(decided.resource)
 
     def note(self, kind: str, **values: object) -> None:
         """Write one record of this run."""
         body = {name: plain(value) for name, value in values.items()}
         self._world.journal.append(self._chain, kind, body)
+        self._remember(kind, body)
+
+    def _remember(self, kind: str, body: dict[str, Any]) -> None:
+        if kind == "undo-asked":
+            # What an earlier undo came to says nothing about this one.
+            for earlier in ("verdict", "undo-begun", "undo-done"):
+                self._bodies.pop(earlier, None)
         self._bodies[kind] = body
         self._last = kind
 
@@ -212,49 +248,62 @@ class Run:
 
     def proceed(self) -> Outcome:
         """Go through the stages that have no record yet."""
-        if "undo-begun" in self._bodies:
+        if {"undo-begun", "undo-asked"} & set(self._bodies):
             return self.undo(
                 self._bodies.get("verdict", {}).get("outcome", "undone"),
                 "an undo that was cut off was done again",
             )
         if not {"step-started", "step-done"} & set(self._bodies):
             # It never began: whatever an earlier attempt prepared may be out of date by now.
-            try:
-                refused = self._prepare()
-            except KeyboardInterrupt:
-                return self._end("stopped", "stopped by Ctrl-C before anything was done")
-            if refused is not None:
-                return refused
+            ended = self._begin_step()
+            if ended is not None:
+                return ended
         finished = self._act()
         effects, breaches = self._measure()
         return self._conclude(finished, effects, breaches)
 
+    def _begin_step(self) -> Outcome | None:
+        """Prepare the step; return the outcome of a run that ends before it.
+
+        Raises:
+            UsageError: somebody accepts what the script did, and it never began.
+        """
+        if self._choice == "undo":
+            return self._end("undone", "its script never began: there was nothing to put back")
+        if self._choice == "accept":
+            raise UsageError(
+                "run.nothing",
+                f"run {self._number} was cut off before its script began: nothing to accept",
+                hint=f"handrail resume {self._number}          to begin it now\n"
+                f"      handrail resume {self._number} --undo   to leave it",
+            )
+        if "step-begun" in self._bodies:
+            self._world.processes.end_leftovers(self._chain)
+        try:
+            return self._prepare()
+        except KeyboardInterrupt:
+            return self._end("stopped", "stopped by Ctrl-C before anything was done")
+
     def _prepare(self) -> Outcome | None:
-        """Use the approvals, see that the target is still the same, back it up, observe it."""
+        """See that the plan still holds, use its approvals, back the target up, observe it."""
         plan = self._decided.plan
         try:
+            self._check_still_valid()
             if "approved" not in self._bodies:
                 used = approving.use(self._world, plan, self._chain)
                 self.note("approved", approvals=used)
-            self._check_still_valid()
             self._back_up()
+            self._observe("before")
         except JournalError:
             raise
         except HandrailError as error:
             return self._end("refused", f"nothing was done: {error.message}")
-        self._observe("before")
         return None
 
     def _check_still_valid(self) -> None:
-        """Refuse when the script, the target or the approvals are not what was planned with."""
-        decided, plan = self._decided, self._decided.plan
-        material = materials.read(self._world.root, decided.operation)
-        if material.digest != plan.material.digest:
-            raise RefusedError("plan.stale", f"{plan.steps[0].argv[0]} has changed since")
-        now = time_text(self._world.clock.now())
-        expired = [a.person for a in plan.facts.approvals if a.expires_at <= now]
-        if expired:
-            raise RefusedError("plan.stale", f"the approval of {expired[0]} has expired")
+        """Refuse when what was planned with has changed, or a guard says otherwise by now."""
+        plan = self._decided.plan
+        _refuse_unsuitable(deciding.still(self._world, self._decided))
         planned, found = plan.facts.identity, self._store.identify()
         if planned is None or replace(found, version="") != replace(planned, version=""):
             raise RefusedError("store.identity", f"{found} answers, the plan is for {planned}")
@@ -320,9 +369,11 @@ class Run:
     def _find_out(self) -> None:
         """The process that ran the script is gone: end what it left, and let somebody say."""
         ended = self._world.processes.end_leftovers(self._chain)
-        effects = self._store.effects(self._folder / "before")
+        effects = self._effects()
         self.note("outcome-unknown", leftovers=ended, effects=effects)
-        if not self._choice:
+        if self._choice:
+            self.note("told", choice=self._choice, person=self._world.person)
+        else:
             done = (
                 "it has changed nothing so far"
                 if not effects
@@ -338,9 +389,14 @@ class Run:
     def _measure(self) -> tuple[tuple[Effect, ...], tuple[Breach, ...]]:
         plan = self._decided.plan
         if "measured" not in self._bodies:
-            effects = self._store.effects(self._folder / "before")
-            breaches = budgets.breaches(plan.budget, effects) if plan.budget else ()
-            self._observe("after")
+            effects = self._effects()
+            nothing_known = tuple(Breach(e, None) for e in effects if e.verb == "unknown")
+            breaches = budgets.breaches(plan.budget, effects) if plan.budget else nothing_known
+            try:
+                self._observe("after")
+            except StoreError:
+                # An undo later has nothing to compare with, and will ask for --lose-newer.
+                shutil.rmtree(self._folder / "after", ignore_errors=True)
             self.note("measured", effects=effects, breaches=breaches)
         body = self._bodies["measured"]
         return (
@@ -348,12 +404,21 @@ class Run:
             records.decode(body["breaches"], tuple[Breach, ...]),
         )
 
+    def _effects(self) -> tuple[Effect, ...]:
+        """Return what the step did; that nobody can say is the worst that it can have done."""
+        try:
+            return self._store.effects(self._folder / "before")
+        except StoreError as error:
+            resource = self._decided.plan.target.resource
+            return (Effect(resource, "unknown", "store", resource, detail=error.message),)
+
     def _conclude(
         self, finished: Finished | None, effects: tuple[Effect, ...], breaches: tuple[Breach, ...]
     ) -> Outcome:
         """Confirm, or undo and say why."""
         if self._choice == "undo":
-            return self.undo("undone", "its outcome was unknown", effects)
+            why = f"asked for by {self._world.person or 'somebody'} when it was resumed"
+            return self.undo("undone", why, effects)
         if breaches and self._choice != "accept":
             self._hold_if_others(breaches)
             why = "; ".join(_breach(breach) for breach in breaches[:3])
@@ -384,7 +449,7 @@ class Run:
         kinds = ("observed-before", "observed-after")
         others = [who for kind in kinds for who in self._bodies.get(kind, {}).get("others", ())]
         rows_alone = all(b.effect.verb in {"insert", "update", "delete"} for b in breaches)
-        if self._choice == "undo" or not others or not rows_alone:
+        if not others or not rows_alone:
             return
         said = "; ".join(_breach(breach) for breach in breaches[:3])
         self.note("held", others=others)
@@ -421,6 +486,7 @@ class Run:
                 decided.resource,
                 decided.declared.estate,
                 self._store,
+                decided.plan.facts.identity,
             )
             self.note("watch-begun", checks=[probe.name for probe in found], soak_s=watch.soak_s)
             self._talk.begin("watch", f"{len(found)} checks for {watch.soak_s} s")
@@ -458,6 +524,8 @@ class Run:
             )
         if self._bodies.get("undo-done", {}).get("worked"):
             raise UsageError("run.nothing", f"run {self._number} was undone already")
+        self._refuse_impossible_undo()
+        self.refuse_other_target()
         changed = undoing.newer(self._store, self._folder / "after")
         if changed and not lose_newer:
             some = "; ".join(f"{e.verb} {e.kind} {e.name}" for e in changed[:3])
@@ -468,6 +536,49 @@ class Run:
                 "there now is kept beside it",
             )
 
+    def _refuse_impossible_undo(self) -> None:
+        plan, operation = self._decided.plan, self._decided.operation
+        if plan.steps[0].undo == "irreversible":
+            raise RefusedError(
+                "run.irreversible",
+                f"run {self._number} cannot be undone: {operation.undo.reason}",
+                hint=f"the backup made before it: handrail runs show {self._number}",
+            )
+        backup = self._backup()
+        if plan.steps[0].undo == "restore" and (backup is None or not Path(backup.path).exists()):
+            raise RefusedError(
+                "backup.damaged",
+                f"the backup that run {self._number} made is not there any more",
+                hint=f"it is kept for {duration(self._decided.declared.policy.undo_age_s)}; "
+                "look for another copy of it",
+            )
+
+    def refuse_other_target(self) -> None:
+        """Raise when another store answers in the target's place.
+
+        What does not answer, or lost its identity, may be so because of this very run.
+        """
+        planned = self._decided.plan.facts.identity
+        try:
+            found = self._store.identify()
+        except StoreError:
+            return
+        known = found.id if not found.id.endswith(":unadopted") else planned and planned.id
+        if planned is None or (known, found.endpoint, found.marker) != (
+            planned.id,
+            planned.endpoint,
+            planned.marker,
+        ):
+            raise RefusedError(
+                "store.identity",
+                f"{found} answers, and run {self._number} was on {planned}",
+                hint="point the store's url, or --on, at the store that it ran on",
+            )
+
+    def _backup(self) -> Backup | None:
+        found = self._bodies.get("backup-done")
+        return records.decode(found["backup"], Backup) if found else None
+
     def undo(
         self,
         outcome: str,
@@ -477,14 +588,12 @@ class Run:
     ) -> Outcome:
         """Undo what the step did, and end the run."""
         self.note("verdict", outcome=outcome, why=why)
-        found = self._bodies.get("backup-done")
-        backup = records.decode(found["backup"], Backup) if found else None
         undone = undoing.undo(
             self._world,
             self._decided.plan,
             self._decided.operation,
             self._store,
-            backup,
+            self._backup(),
             self._folder,
             self._talk,
             self.note,
@@ -514,11 +623,15 @@ class Run:
         effects: tuple[Effect, ...] | None = None,
         breaches: tuple[Breach, ...] = (),
     ) -> Outcome:
+        names = ["before", "home", "opened"]  # they may hold what the target does
+        if self._bodies.get("undo-done", {}).get("worked"):
+            names.append("after")
+        for name in names:
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        self._world.journal.close(self._chain)
+        # The last word: until it is said, `resume` finds this run and says it.
         resource = f"resource-{self._decided.plan.target.resource}"
         self._world.journal.append(resource, "run-ended", {"run": self._number, "outcome": outcome})
-        self._world.journal.close(self._chain)
-        for name in ("before", "home"):  # they may hold what the target does
-            shutil.rmtree(self._folder / name, ignore_errors=True)
         return Outcome(self._number, outcome, why, effects, breaches)
 
 
@@ -544,10 +657,33 @@ def recorded(world: World, declared: Declared, number: int, on: str | None) -> D
 
     plan = recorded_plan(world, number)
     request = plan.request
-    name = request.operation if request.operation in declared.operations else plan.steps[0].argv[0]
-    operation: Operation = declaring.find_operation(declared, name, world.root, request.target)
-    resource: Resource = declaring.find_target(declared.estate, operation, on or request.target)
+    operation = declared.operations.get(request.operation) or _recorded_operation(plan)
+    try:
+        found = declaring.find_target(declared.estate, operation, on or request.target)
+    except UsageError as error:
+        raise UsageError(
+            error.code, error.message, hint=f"say where it is: --on {plan.target.kind} URL or file"
+        ) from error
+    # Its own name, wherever it is now: effects and budget are told by it.
+    resource: Resource = replace(found, name=request.target.partition("/")[2])
     return Decided(plan, operation, resource, declared)
+
+
+def _recorded_operation(plan: Plan) -> Operation:
+    """Return the operation of a plan whose declaration, or undeclared script, may be gone."""
+    step = plan.steps[0]
+    kind, _, name = plan.target.resource.partition("/")
+    return Operation(
+        name=plan.request.operation,
+        argv=step.argv,
+        on=Selector(kind, name),
+        undo=Undo(step.undo, step.undo_argv, "declared so when it ran"),
+        watch=Watch(soak_s=plan.soak_s),
+        place=Place(plan.declared_at),
+        timeout_s=step.timeout_s,
+        function=step.function,
+        declared=plan.declared_at != step.argv[0],
+    )
 
 
 def _breach(breach: Breach) -> str:

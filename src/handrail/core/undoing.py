@@ -14,7 +14,7 @@ from pathlib import Path
 
 from handrail.core import backups, scripts
 from handrail.core.world import Talk, World
-from handrail.errors import HandrailError, RefusedError
+from handrail.errors import HandrailError, RefusedError, StoreError
 from handrail.operations.model import Operation
 from handrail.plans.amounts import duration
 from handrail.plans.effect import Effect
@@ -77,8 +77,17 @@ def undo(
 
 
 def newer(store: Store, after: Path) -> tuple[Effect, ...]:
-    """Return what was changed since the state in `after` was observed; empty when nothing was."""
-    return store.effects(after) if after.is_dir() and any(after.iterdir()) else ()
+    """Return what was changed since the state in `after` was observed; empty when nothing was.
+
+    That nobody can tell counts as changed.
+    """
+    why = "what it was like when the run ended is not known"
+    try:
+        if after.is_dir() and any(after.iterdir()):
+            return store.effects(after)
+    except StoreError as error:
+        why = error.message
+    return (Effect(store.resource, "unknown", "store", store.resource, detail=why),)
 
 
 def _act(
@@ -118,7 +127,7 @@ def _act(
         return ()
     if backup is None:
         raise RefusedError("run.undo-failed", "no backup was made before this run")
-    with backups.opened(world, backup) as readable:
+    with backups.opened(world, backup, folder / "opened") as readable:
         return store.restore(readable, talk.progress)
 
 

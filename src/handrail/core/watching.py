@@ -16,6 +16,7 @@ from handrail.core.world import Talk, World
 from handrail.errors import HandrailError
 from handrail.estate.model import Check, Estate, Resource
 from handrail.operations.model import Operation
+from handrail.plans.facts import Identity
 from handrail.plans.planning import watched_checks
 from handrail.ports import CheckResult, Store
 
@@ -40,15 +41,27 @@ class Seen:
 
 
 def probes(
-    world: World, operation: Operation, resource: Resource, estate: Estate, store: Store
+    world: World,
+    operation: Operation,
+    resource: Resource,
+    estate: Estate,
+    store: Store,
+    identity: Identity | None,
 ) -> tuple[Probe, ...]:
-    """Return what is watched after a run: the target, then checks as declared, each once."""
-    identity = store.identify()
+    """Return what is watched after a run: the target, then checks as declared, each once.
+
+    Args:
+        world: the ports.
+        operation: for its own checks.
+        resource: the target.
+        estate: for the checks of its dependants.
+        store: the target's.
+        identity: who the target was before the run.
+    """
 
     def still_there() -> CheckResult:
         found = store.identify()
-        same = (found.id, found.endpoint) == (identity.id, identity.endpoint)
-        return CheckResult(same, f"answers as {found}")
+        return CheckResult(str(found) == str(identity), f"answers as {found}")
 
     found = {f"{resource.ref}: answers": Probe(f"{resource.ref}: answers", still_there)}
     for ref, check in watched_checks(operation, resource, estate):
