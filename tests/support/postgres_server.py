@@ -50,6 +50,16 @@ def server_binaries() -> Binaries | None:
     return found[0] if found else None
 
 
+def has_decoding() -> bool:
+    """Return whether the tests' server has `test_decoding`; the wheel's has not."""
+    binaries = server_binaries()
+    if binaries is None:
+        return False
+    argv = [binaries.program("pg_config"), "--pkglibdir"]
+    told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    return (Path(told) / "test_decoding.so").is_file()
+
+
 class Server:
     """The running server of this test process."""
 

@@ -3,8 +3,9 @@
 Rules:
 - The copy is outside the clone's server: the script can neither see it nor drop it.
 - Its server listens on a private socket alone, and runs only while effects are read.
-- Rows are compared by hashes of key and content, in SQL: both servers write and read one file each,
-  and no row passes through this process. Without a key equal rows are counted.
+- Rows are compared in SQL: the clone writes a file, the copy's server reads it, and no row passes
+  through this process. With a key only rows written since are looked at; without one, hashes of
+  all rows are, and equal ones are counted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from psycopg import sql
 from handrail.adapters.postgres import scratch
 from handrail.adapters.postgres.cloning import Clone, copy_tree
 from handrail.adapters.postgres.connecting import Session, administering, one, reading, rows
-from handrail.adapters.postgres.state import TableState
+from handrail.adapters.postgres.state import State, TableState
 
 FOLDER = "before"
 EXCHANGE = "handrail-rows"
@@ -83,9 +84,12 @@ def drop(clone: Clone) -> None:
 class Before:
     """The clone before the script, answering."""
 
-    def __init__(self, clone: Clone, folder: Path, port: int, database: str) -> None:
+    def __init__(self, clone: Clone, folder: Path, port: int, state: State, present: str) -> None:
         cluster = clone.cluster
-        self._now = cluster.address(database)
+        database = state.database
+        # A row's xmin has 32 bits of the 64.
+        self._since = str(int(state.transaction) % 2**32)
+        self._now = cluster.address(present)
         self._then = scratch.Cluster(
             cluster.place,
             folder,
@@ -95,15 +99,12 @@ class Before:
             port,
             by_network=False,
         ).address(database)
-        self._user = cluster.place.user
         self._files = {"now": cluster.data / EXCHANGE, "then": folder / EXCHANGE}
 
     def count(self, table: TableState) -> int:
         """Return the rows that a table had."""
         with reading(self._then, timeout_s=0) as session:
-            query = sql.SQL("SELECT count(*) FROM ONLY {}")
-            row = session.execute(query.format(_name(table))).fetchone()
-            return int(row[0]) if row else 0
+            return _number(session, table)
 
     def compare(self, before: TableState, after: TableState) -> Net:
         """Return the rows of one table that differ, renamed or not."""
@@ -116,42 +117,88 @@ class Before:
                 )
             columns = [c for c in _columns(then, before) if c in _columns(now, after)]
             key = _key(then, before)
-            key = key if set(key) <= set(columns) else []
-            self._write(now, after, columns, key)
-            self._read(then)
-            query = _KEYED if key else _KEYLESS
-            hashed = _hashed(before, columns, key)
-            row = then.execute(sql.SQL(query).format(hashed)).fetchone() or (0, 0, 0)
-        return Net(int(row[0]), int(row[1]), int(row[2]))
+            if key and key == _key(now, after):
+                return self._compare_keyed(then, now, (before, after), columns, key)
+            self._hand_over(now, _hashed(after, columns), then, sql.SQL("r bigint"))
+            query = sql.SQL(_KEYLESS).format(_hashed(before, columns))
+            row = then.execute(query).fetchone() or (0, 0)
+        return Net(int(row[0]), 0, int(row[1]))
 
-    def _write(
-        self, session: Session, table: TableState, columns: list[str], key: list[str]
-    ) -> None:
-        query = sql.SQL("COPY ({}) TO {} (FORMAT binary)")
-        target = sql.Literal(str(self._files["now"]))
-        session.execute(query.format(_hashed(table, columns, key), target))
+    def _compare_keyed(
+        self,
+        then: Session,
+        now: Session,
+        tables: tuple[TableState, TableState],
+        columns: list[str],
+        key: list[str],
+    ) -> Net:
+        """Compare by the rows written since: each of the others is as it was.
 
-    def _read(self, session: Session) -> None:
+        Of the rows before, those that are not there untouched and not under the key of a new row
+        are deleted.
+        """
+        before, after = tables
+        keys = sql.SQL(", ").join(sql.SQL("x.") + sql.Identifier(name) for name in key)
+        names = [sql.Identifier(f"k{number}") for number in range(len(key))]
+        newer = sql.SQL("age(x.xmin) <= age({}::xid)").format(sql.Literal(self._since))
+        written = sql.SQL("SELECT {}, {} FROM ONLY {} x WHERE {}").format(
+            keys, _hash(columns), _name(after), newer
+        )
+        shape = sql.SQL("SELECT {}, 0::bigint FROM ONLY {} x WHERE false").format(
+            keys, _name(before)
+        )
+        new = self._hand_over(now, written, then, shape, [*names, sql.Identifier("r")])
+        pairs = zip(map(sql.Identifier, key), names, strict=True)
+        same = sql.SQL(" AND ").join(sql.SQL("x.{} = n.{}").format(*pair) for pair in pairs)
+        row = then.execute(sql.SQL(_KEYED).format(_hash(columns), _name(before), same)).fetchone()
+        matched, updated = row or (0, 0)
+        untouched = _number(now, after) - new
+        return Net(_number(then, before) - untouched - matched, updated, new - matched)
+
+    def _hand_over(
+        self,
+        now: Session,
+        written: sql.Composed,
+        then: Session,
+        shape: sql.Composable,
+        names: list[sql.Identifier] | None = None,
+    ) -> int:
+        """Take what the clone answers to `written` into the table `now` of the copy."""
         source, target = self._files["now"], self._files["then"]
         try:
+            copy_out = sql.SQL("COPY ({}) TO {} (FORMAT binary)")
+            number = now.execute(copy_out.format(written, sql.Literal(str(source)))).rowcount
             os.replace(source, target)  # noqa: PTH105 - both are Path already
-            session.execute("CREATE TEMP TABLE now (k bigint, r bigint)")
-            query = sql.SQL("COPY now FROM {} (FORMAT binary)")
-            session.execute(query.format(sql.Literal(str(target))))
+            then.execute(
+                sql.SQL("CREATE TEMP TABLE now ({}) AS {}").format(sql.SQL(", ").join(names), shape)
+                if names
+                else sql.SQL("CREATE TEMP TABLE now ({})").format(shape)
+            )
+            copy_in = sql.SQL("COPY now FROM {} (FORMAT binary)")
+            then.execute(copy_in.format(sql.Literal(str(target))))
+            then.execute("ANALYZE pg_temp.now")
         finally:
             target.unlink(missing_ok=True)
+            source.unlink(missing_ok=True)
+        return number
+
+
+def _number(session: Session, table: TableState) -> int:
+    row = session.execute(sql.SQL("SELECT count(*) FROM ONLY {}").format(_name(table))).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _name(table: TableState) -> sql.Identifier:
     return sql.Identifier(table.schema, table.relation)
 
 
-def _hashed(table: TableState, columns: list[str], key: list[str]) -> sql.Composed:
-    query = sql.SQL(
-        'SELECT hashtextextended({} COLLATE pg_catalog."C", 0) AS k,'
-        ' hashtextextended({} COLLATE pg_catalog."C", 0) AS r FROM ONLY {} x'
-    )
-    return query.format(_row(key or columns), _row(columns), _name(table))
+def _hashed(table: TableState, columns: list[str]) -> sql.Composed:
+    return sql.SQL("SELECT {} AS r FROM ONLY {} x").format(_hash(columns), _name(table))
+
+
+def _hash(columns: list[str]) -> sql.Composed:
+    text = sql.SQL('hashtextextended({} COLLATE pg_catalog."C", 0)')
+    return text.format(_row(columns))
 
 
 def _row(columns: list[str]) -> sql.Composed:
@@ -170,14 +217,18 @@ def _columns(session: Session, table: TableState) -> list[str]:
 
 
 def _key(session: Session, table: TableState) -> list[str]:
-    """Return the columns of the primary key, or of a unique index that has no nulls."""
+    """Return the columns of the primary key, or of a unique index that has no nulls.
+
+    None where a type is not the system's: its equality may be anybody's.
+    """
     found = rows(
         session,
         "SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_index i"
         " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
         " WHERE i.indrelid = pg_catalog.to_regclass(%s) AND i.indisunique AND i.indisvalid"
         " AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indimmediate"
-        " GROUP BY i.indexrelid, i.indisprimary HAVING bool_and(a.attnotnull)"
+        " GROUP BY i.indexrelid, i.indisprimary"
+        " HAVING bool_and(a.attnotnull AND a.atttypid < 16384)"
         " ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1",
         _name(table).as_string(session),
     )
@@ -185,25 +236,22 @@ def _key(session: Session, table: TableState) -> list[str]:
 
 
 _KEYED = """
-SELECT count(*) FILTER (WHERE n.k IS NULL),
-    count(*) FILTER (WHERE t.k IS NOT NULL AND n.k IS NOT NULL AND t.r <> n.r),
-    count(*) FILTER (WHERE t.k IS NULL)
-FROM ({}) t FULL JOIN pg_temp.now n ON n.k = t.k"""
+SELECT count(*), count(*) FILTER (WHERE {} <> n.r) FROM pg_temp.now n JOIN ONLY {} x ON {}"""
 _KEYLESS = """
-SELECT coalesce(sum(greatest(had - has, 0)), 0), 0, coalesce(sum(greatest(has - had, 0)), 0)
+SELECT coalesce(sum(greatest(had - has, 0)), 0), coalesce(sum(greatest(has - had, 0)), 0)
 FROM (SELECT coalesce(a.amount, 0) AS had, coalesce(b.amount, 0) AS has
     FROM (SELECT r, count(*) AS amount FROM ({}) t GROUP BY r) a
     FULL JOIN (SELECT r, count(*) AS amount FROM pg_temp.now GROUP BY r) b ON a.r = b.r) c"""
 
 
 @contextmanager
-def started(clone: Clone, copy: str, database: str) -> Iterator[Before]:
-    """Start the copy's server for the time of a `with`."""
+def started(clone: Clone, copy: str, state: State, present: str) -> Iterator[Before]:
+    """Start the copy's server for the time of a `with`; `present` is the database's name now."""
     folder = Path(copy)
     cluster = clone.cluster
     settings = {"handrail.clone": secrets.token_hex(16), "autovacuum": "off"}
     port = scratch.start(cluster.place, folder, cluster.binaries, settings, by_network=False)
     try:
-        yield Before(clone, folder, port, database)
+        yield Before(clone, folder, port, state, present)
     finally:
         scratch.stop(folder)

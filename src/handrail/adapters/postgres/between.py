@@ -72,8 +72,11 @@ FOLLOWED = frozenset(
 class Then:
     """The state before, asked for what it did not write down: starts its copy when needed."""
 
-    def __init__(self, observed: Observation, clone: Clone | None, stack: ExitStack) -> None:
+    def __init__(
+        self, observed: Observation, clone: Clone | None, stack: ExitStack, present: str = ""
+    ) -> None:
         self._observed = observed
+        self._present = present or observed.main.database
         self._clone = clone
         self._stack = stack
         self._started: Before | None = None
@@ -82,7 +85,9 @@ class Then:
     def copy(self) -> Before | None:
         """The clone as it was, answering; None where no copy was made."""
         if self._started is None and self._clone and self._observed.copy:
-            opened = copying.started(self._clone, self._observed.copy, self._observed.main.database)
+            opened = copying.started(
+                self._clone, self._observed.copy, self._observed.main, self._present
+            )
             self._started = self._stack.enter_context(opened)
         return self._started
 
@@ -212,8 +217,9 @@ class Between:
         found: list[Effect] = []
         truncated = happened.truncated > 0
         if table.new_file and table.kind != "table":
-            found.append(self._effect("alter", table, detail="refreshed"))
-        elif table.new_file and not truncated:
+            # Some servers count the rows of the new file as inserted.
+            return [self._effect("alter", table, detail="refreshed")]
+        if table.new_file and not truncated:
             found.append(self._of_new_file(table, net))
             truncated = found[0].verb == "truncate"
         elif truncated:

@@ -81,7 +81,7 @@ def effects(
     found += differences(resource, observed.cluster, cluster, lambda _: None)
     name = _present_name(observed, cluster)
     with ExitStack() as stack:
-        then = Then(observed, clone, stack)
+        then = Then(observed, clone, stack, name or "")
         if name is None:
             found += _of_lost_database(observed, then, resource)
         else:
