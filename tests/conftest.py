@@ -1,4 +1,4 @@
-"""Servers that the tests of adapters share: one a test process."""
+"""Servers that tests share: one a test process."""
 
 from __future__ import annotations
 
