@@ -84,7 +84,7 @@ class DeclarationError(HandrailError):
     exit_code = 2
 
 
-class DeclarationErrors(DeclarationError):
+class DeclarationErrors(DeclarationError):  # noqa: N818  it is several of them
     """Several declarations are wrong; all of them are shown, in the order of the files."""
 
     def __init__(self, errors: Iterable[DeclarationError]) -> None:
@@ -220,9 +220,9 @@ CODES: dict[str, str] = {
 
 
 def sanitise(text: str, *, keep_lines: bool = False) -> str:
-    """Return `text` with every control, format and bidirectional character made visible.
+    r"""Return `text` with every control, format and bidirectional character made visible.
 
-    Tabs stay; line ends stay only with `keep_lines`. `\\x1b` becomes the four characters `\\x1b`.
+    Tabs stay; line ends stay only with `keep_lines`. An escape becomes the four characters `\x1b`.
     """
     if text.isascii() and text.isprintable():
         return text

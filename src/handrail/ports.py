@@ -108,6 +108,13 @@ class Store(Protocol):
         equals once. An error leaves the store as it was.
         """
 
+    def can_restore(self) -> str:
+        """Return why `restore` would be refused here and now; empty when nothing is known.
+
+        Cheap: one connection. Asked when a plan is made: an undo that turns out to be impossible
+        when it is needed is no undo.
+        """
+
     def clone(self, backup: Backup, at: Path, marker: str, progress: Progress) -> Store:
         """Restore `backup` into the empty directory `at` as a store of its own; return that.
 

@@ -1,0 +1,1 @@
+"""One outside system a file or package; foreign errors become ours here."""

@@ -65,6 +65,7 @@ def observe(
         identity=identity,
         measure=reader.read("measure", answers.measure) if answers else None,
         others=(reader.read("connections", answers.others) or ()) if answers else (),
+        cannot_restore=(reader.read("restore", answers.can_restore) or "") if answers else "",
         holder=world.locks.holder(resource.ref) or "",
         unfinished=records.unfinished(world.journal, resource.ref),
         commit=reader.read("commit", lambda: world.repository.commit(paths) or "") or "",

@@ -49,7 +49,8 @@ def judge(case: Case) -> Decision:
     return Decision(
         name,
         "allow",
-        f"backup {proof.backup} was restored in {duration(proof.restore_s)} on {proof.proven_at[:10]}",
+        f"backup {proof.backup} was restored on {proof.proven_at[:10]} in "
+        f"{duration(proof.restore_s)}",
         target.declared_at,
     )
 

@@ -13,6 +13,14 @@ def judge(case: Case) -> Decision | None:
     plan = case.plan
     declared = str(case.operation.place)
     rehearsal = plan.facts.rehearsal
+    if plan.steps[0].undo == "restore" and plan.facts.cannot_restore:
+        return Decision(
+            name,
+            "refuse",
+            f"its undo cannot work here: {plan.facts.cannot_restore}",
+            declared,
+            "give the role that right, or declare an undo script",
+        )
     if any(step.undo == "irreversible" for step in plan.steps):
         said = f"it cannot be undone: {case.operation.undo.reason}"
     elif rehearsal is not None and (rehearsal.residue or not rehearsal.undone):

@@ -151,6 +151,7 @@ class Facts:
         measure: its content; None when it could not be read.
         unreadable: facts that could not be read, and why: a guard that needs one refuses.
         others: who else is connected to the target.
+        cannot_restore: why the target could not be restored; empty when it could.
         holder: the live process that holds the target.
         unfinished: runs on the target that were cut off.
         commit: the last commit that touched what the plan is made of; empty when there is none.
@@ -166,6 +167,7 @@ class Facts:
     measure: Measure | None = None
     unreadable: tuple[tuple[str, str], ...] = ()
     others: tuple[str, ...] = ()
+    cannot_restore: str = ""
     holder: str = ""
     unfinished: tuple[int, ...] = ()
     commit: str = ""

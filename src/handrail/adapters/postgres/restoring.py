@@ -183,17 +183,36 @@ def _restore_beside(
         raise
 
 
-def _check_rights(session: Session, notes: Notes, admin: Address) -> None:
-    may = one(
-        session,
-        "SELECT rolsuper OR (rolcreatedb AND pg_catalog.pg_has_role(%s::name, 'MEMBER'))"
-        " FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER",
-        notes.properties["owner"],
+def hindrance(address: Address) -> str:
+    """Return why `restore` would be refused to this role; empty when it would not."""
+    with administering(address) as session:
+        owner = one(
+            session,
+            "SELECT pg_catalog.pg_get_userbyid(datdba)::text FROM pg_catalog.pg_database"
+            " WHERE datname = pg_catalog.current_database()",
+        )
+        return "" if _may_restore(session, str(owner)) else _HINDRANCE
+
+
+_HINDRANCE = "restoring makes a database, and this role has no CREATEDB or does not own the old one"
+
+
+def _may_restore(session: Session, owner: str) -> bool:
+    return bool(
+        one(
+            session,
+            "SELECT rolsuper OR (rolcreatedb AND pg_catalog.pg_has_role(%s::name, 'MEMBER'))"
+            " FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER",
+            owner,
+        )
     )
-    if not may:
+
+
+def _check_rights(session: Session, notes: Notes, admin: Address) -> None:
+    if not _may_restore(session, notes.properties["owner"]):
         raise StoreError(
             "store.denied",
-            f"restoring on PostgreSQL at {admin} makes a database, and this role may not",
+            f"PostgreSQL at {admin}: {_HINDRANCE}",
             hint="give it CREATEDB, and membership in the role that owns the database",
         )
 

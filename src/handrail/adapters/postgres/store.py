@@ -205,6 +205,10 @@ class PostgresStore:
             fingerprint=found,
         )
 
+    def can_restore(self) -> str:
+        """Return why this role could not restore; empty when it could."""
+        return restoring.hindrance(self._address)
+
     def clone(self, backup: Backup, at: Path, marker: str, progress: Progress) -> Store:
         """Restore `backup` into a cluster of its own in `at`."""
         made = cloning.make(Path(backup.path), at, marker, self._environment, progress)

@@ -87,6 +87,13 @@ class SqliteStore:
         """Put `backup` into the file that others have open; progress is in pages."""
         return restoring.restore(self._file, backup, progress)
 
+    def can_restore(self) -> str:
+        """Return why the file could not be written back; empty when it could."""
+        file = self._file.path
+        if os.access(file, os.W_OK) and os.access(file.parent, os.W_OK):
+            return ""
+        return f"{file.name} or its directory may not be written"
+
     def clone(self, backup: Backup, at: Path, marker: str, progress: Progress) -> Store:
         """Make a clone `at/<name of the file>`; progress is in bytes."""
         made = clones.clone(self._file, backup, at, marker, progress)
