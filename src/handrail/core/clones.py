@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from handrail.core import records
+from handrail.core import records, scripts
 from handrail.core.world import World
 from handrail.errors import Place
 from handrail.estate.model import Address, Resource, StoreSettings
@@ -54,10 +54,11 @@ def destroy(world: World, name: str, why: str) -> None:
         _destroy(world, at, _of_kind(world, at), why)
 
 
-def clear(folder: Path) -> None:
+def clear(world: World, rehearsal: str) -> None:
     """Remove what a rehearsal worked with, its output excepted: it may hold the target's data."""
-    for name in ("before", "before-undo", "home", "opened"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    scripts.clear(world, f"rehearsal-{rehearsal}")
+    for name in ("before", "before-undo", "opened"):
+        shutil.rmtree(world.state / "rehearsals" / rehearsal / name, ignore_errors=True)
 
 
 def leftover(world: World) -> tuple[Path, ...]:
@@ -73,9 +74,10 @@ def _standing(world: World, chain: str) -> Path | None:
 
 
 def _destroy(world: World, at: Path, store: Store, why: str) -> None:
-    world.processes.end_leftovers(f"rehearsal-{at.name.partition('-')[2]}")
+    rehearsal = at.name.partition("-")[2]
+    world.processes.end_leftovers(scripts.mark_of(f"rehearsal-{rehearsal}"))
     store.discard(at)
-    clear(world.state / "rehearsals" / at.name.partition("-")[2])
+    clear(world, rehearsal)
     if _standing(world, f"clone-{at.name}"):
         world.journal.append(f"clone-{at.name}", "destroyed", {"why": why})
         world.journal.close(f"clone-{at.name}")

@@ -72,7 +72,7 @@ def rehearse(world: World, decided: Decided, talk: Talk) -> Decided:
         rehearsal.note("failed", error=type(error).__name__)
         raise
     finally:
-        clones.clear(rehearsal.folder)
+        clones.clear(world, rehearsal.id)
         world.journal.close(rehearsal.chain)
     backups.prune(world, decided.declared, decided.resource)
     return again(world, decided.declared, decided.operation, decided.resource, decided.plan.request)
@@ -320,8 +320,9 @@ def _run_script(rehearsal: _Rehearsing, target: Store, clone: Store, *, undo: bo
     connection = clone.connection()
     real = target.connection()
     file, copy = real.parts.get("path"), connection.parts.get("path")
+    token = f"rehearsal-{rehearsal.id}"
     confine = Confine(
-        writable=(*connection.paths, rehearsal.folder / "home"),
+        writable=(*connection.paths, scripts.home_of(world, token)),
         replaced=((Path(file), Path(copy)),) if file and copy else (),
         hidden=(world.state, *(real.paths if not file else ())),
         sockets=connection.sockets,
@@ -332,7 +333,7 @@ def _run_script(rehearsal: _Rehearsing, target: Store, clone: Store, *, undo: bo
         decided.plan,
         decided.plan.steps[0],
         connection,
-        token=f"rehearsal-{rehearsal.id}",
+        token=token,
         folder=rehearsal.folder,
         undo=undo,
         confine=confine,

@@ -278,7 +278,7 @@ class Run:
                 f"      handrail resume {self._number} --undo   to leave it",
             )
         if "step-begun" in self._bodies:
-            self._world.processes.end_leftovers(self._chain)
+            self._world.processes.end_leftovers(scripts.mark_of(self._chain))
         try:
             return self._prepare()
         except KeyboardInterrupt:
@@ -368,7 +368,7 @@ class Run:
 
     def _find_out(self) -> None:
         """The process that ran the script is gone: end what it left, and let somebody say."""
-        ended = self._world.processes.end_leftovers(self._chain)
+        ended = self._world.processes.end_leftovers(scripts.mark_of(self._chain))
         effects = self._effects()
         self.note("outcome-unknown", leftovers=ended, effects=effects)
         if self._choice:
@@ -623,7 +623,9 @@ class Run:
         effects: tuple[Effect, ...] | None = None,
         breaches: tuple[Breach, ...] = (),
     ) -> Outcome:
-        names = ["before", "home", "opened"]  # they may hold what the target does
+        for token in (self._chain, f"undo-{self._number}"):
+            scripts.clear(self._world, token)
+        names = ["before", "opened"]  # they may hold what the target does
         if self._bodies.get("undo-done", {}).get("worked"):
             names.append("after")
         for name in names:

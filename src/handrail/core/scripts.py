@@ -3,13 +3,15 @@
 Rules:
 - Nothing is inherited but a few names that no program can do without, and what the operation asks
   for by name.
-- HOME is a private, empty directory: no `.pgpass`, no `.netrc`, no key is found by accident.
+- HOME is a private directory, empty at first: no `.pgpass`, no `.netrc`, no key is found by
+  accident.
 - Rehearsal and run look the same from inside: no variable tells a script which one it is in.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +19,11 @@ from pathlib import Path
 from handrail.core.world import World
 from handrail.errors import ScriptError
 from handrail.operations.model import Operation
+from handrail.plans.canonical import sha256
 from handrail.plans.model import Plan, Step
 from handrail.ports import Command, Confine, Connection
 
+_MARK_CHARACTERS = 16
 _PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "TZ", "USER", "LOGNAME", "SHELL")
 
 
@@ -48,8 +52,8 @@ def command(
         undo: run the undo instead.
         confine: for a rehearsal.
     """
-    home = folder / "home"
-    home.mkdir(mode=0o700, exist_ok=True)
+    home = home_of(world, token)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     argv = step.undo_argv if undo else step.argv
     program = world.root / argv[0]
     words: tuple[str, ...] = (str(program), *argv[1:])
@@ -92,8 +96,23 @@ def _environment(
         **connection.environment,
         **mapped,
         **parameters,
-        "HANDRAIL_RUN": token,
+        "HANDRAIL_RUN": mark_of(token),
     }
+
+
+def mark_of(token: str) -> str:
+    """Return what every process of a run has in its environment; it does not tell which run."""
+    return sha256(f"handrail {token}")[:_MARK_CHARACTERS]
+
+
+def home_of(world: World, token: str) -> Path:
+    """Return the HOME of a run's script; its path does not tell which run."""
+    return world.state / "homes" / mark_of(token)
+
+
+def clear(world: World, token: str) -> None:
+    """Remove the HOME of a script that has ended."""
+    shutil.rmtree(home_of(world, token), ignore_errors=True)
 
 
 def _typed(operation: Operation, values: Mapping[str, str]) -> dict[str, object]:

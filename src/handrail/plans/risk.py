@@ -1,7 +1,8 @@
 """Risk: how bad it would be, from effects, target and reversibility.
 
 Rules:
-- What nobody knows is as bad as it can be for that target.
+- What nobody knows is as bad as it can be for that target. A script that failed in rehearsal may
+  have failed before what it does when it does not: what it would do, nobody knows.
 - What cannot be put back is one level worse.
 - The level comes with the one reason that set it.
 """
@@ -24,6 +25,12 @@ def derive(
 ) -> tuple[str, str]:
     """Return the risk, one of `RISKS`, and its reason."""
     level, reason = _from_effects(target, effects)
+    if rehearsal and (rehearsal.ended != "exited" or rehearsal.exit_code != 0):
+        unknown, _ = _from_effects(target, None)
+        level, reason = (
+            max(level, unknown),
+            "it failed in rehearsal; nobody knows what else it does",
+        )
     stuck = _stuck(steps, rehearsal)
     if stuck and level > 0:
         worse = min(level + 1, len(RISKS) - 1)
