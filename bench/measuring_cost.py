@@ -13,8 +13,8 @@ import subprocess
 from pathlib import Path
 
 import psycopg
-from bench.rehearsal_clone import Row, server, timed
 
+from bench.rehearsal_clone import Row, server, timed
 from handrail.adapters.postgres import PostgresStore
 from handrail.adapters.postgres.scratch import Cluster
 from handrail.plans.effect import Effect
@@ -51,7 +51,7 @@ def pgbench(cluster: Cluster, store: Store, *options: str) -> None:
 
 
 def _cost(name: str, cluster: Cluster, store: Store, before: Path) -> Row:
-    transactions = os.environ.get("HANDRAIL_BENCH_TRANSACTIONS", "30000")
+    transactions = os.environ.get("HANDRAIL_BENCH_TRANSACTIONS", "60000")
     observing_s = timed(lambda: store.observe(before))
     script_s = timed(lambda: pgbench(cluster, store, "-n", "-c", "2", "-t", transactions))
     found: list[Effect] = []

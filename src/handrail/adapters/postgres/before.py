@@ -52,12 +52,17 @@ def take(clone: Clone) -> str:
         return ""
     scratch.own_folder(place, folder)
     with administering(clone.cluster.address()) as session:
-        session.execute("SELECT pg_catalog.pg_backup_start('handrail', true)")
+        first = one(
+            session,
+            "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_backup_start('handrail', true))",
+        )
         copy_tree(clone.cluster.data, place, folder, without="pg_wal")
         label = one(session, "SELECT labelfile FROM pg_catalog.pg_backup_stop(false)")
     # What the copy needs to become consistent was written while it was made.
     scratch.own_folder(place, folder / "pg_wal")
-    copy_tree(clone.cluster.data / "pg_wal", place, folder / "pg_wal")
+    for path in (clone.cluster.data / "pg_wal").iterdir():
+        if path.is_file() and path.name >= str(first):
+            shutil.copy2(path, folder / "pg_wal" / path.name)
     (folder / "backup_label").write_text(str(label))
     for name in ("postmaster.pid", "postmaster.opts"):
         (folder / name).unlink(missing_ok=True)
@@ -68,9 +73,7 @@ def take(clone: Clone) -> str:
 
 
 def _tree_size(folder: Path) -> int:
-    return sum(
-        path.lstat().st_size for path in folder.rglob("*") if path.is_file() and path.exists()
-    )
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def drop(clone: Clone) -> None:
