@@ -18,6 +18,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent.parent / "demo"
 PEOPLE = ("ana@pilot.example", "ben@pilot.example")
@@ -83,18 +91,23 @@ def begin() -> None:
     shutil.copytree(HERE / "repository", DEMO)
     keys = DEMO / ".keys"
     keys.mkdir(mode=0o700)
-    signers = []
-    for person in PEOPLE:
-        key = keys / person
-        call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", person, "-f", str(key))
-        public = key.with_suffix(".example.pub").read_text().split()
-        signers.append(f'{person} namespaces="handrail" {public[0]} {public[1]}')
+    signers = [f'{person} namespaces="handrail" {make_key(keys / person)}' for person in PEOPLE]
     (DEMO / "allowed_signers").write_text("\n".join(signers) + "\n")
     (DEMO / ".gitignore").write_text(".handrail/\n.keys/\ndata/\n")
     build_database(DEMO / "data" / "pilot.db")
     call("git", "init", "-q", "-b", "main")
     handrail("adopt", "pilot-db", expect=0)
     commit("pilot: as it was found")
+
+
+def make_key(path: Path) -> str:
+    """Make a person's SSH key, as `ssh-keygen -t ed25519` does, and return its public line."""
+    key = Ed25519PrivateKey.generate()
+    path.touch(mode=0o600)
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    path.with_name(f"{path.name}.pub").write_text(public + "\n")
+    return public
 
 
 def build_database(path: Path) -> None:
