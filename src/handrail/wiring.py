@@ -1,16 +1,17 @@
 """The only place that chooses adapters, from settings.
 
 Rules:
-- Adapters are imported when they are chosen: a command pays only for what it uses.
+- Adapters are imported when they are first used: a command pays only for what it uses.
 - A setting is an environment variable of `SETTINGS`; the reference page is made from that table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from handrail.errors import StoreError
 from handrail.guards import BUILT_IN
@@ -18,7 +19,7 @@ from handrail.guards import BUILT_IN
 if TYPE_CHECKING:
     from handrail.core.world import Declared, Kit, World
     from handrail.estate.model import Address, Resource
-    from handrail.ports import Store
+    from handrail.ports import Checks, Keys, Processes, Sealer, Store
 
 SETTINGS = {
     "HANDRAIL_ROOT": "The team's repository; else the nearest folder upwards that has `estate/`, "
@@ -33,6 +34,8 @@ SETTINGS = {
     "NO_COLOR": "Any value: no colour, whatever the terminal can do.",
 }
 KITS = "handrail.kits"
+_PACKAGE_SUFFIXES = frozenset({".dist-info", ".egg-info", ".egg"})
+T = TypeVar("T")
 
 
 def find_root(start: Path, environment: Mapping[str, str]) -> Path:
@@ -52,9 +55,35 @@ def find_state(root: Path, environment: Mapping[str, str]) -> Path:
 
 def kits() -> tuple[Kit, ...]:
     """Return what installed packages register by the entry point `handrail.kits`."""
+    if not any(_mentions_kits(folder) for folder in sys.path):
+        return ()
     from importlib.metadata import entry_points
 
     return tuple(point.load() for point in entry_points(group=KITS))
+
+
+def _mentions_kits(folder: str) -> bool:
+    """Whether a package in `folder` may register a kit.
+
+    A quick look: the library that reads entry points costs every command 20 ms to import.
+    """
+    path = Path(folder)
+    if path.is_file():  # an archive of packages
+        return True
+    try:
+        packages = [entry for entry in path.iterdir() if entry.suffix in _PACKAGE_SUFFIXES]
+    except OSError:
+        return False
+    return any(KITS.encode() in _entry_points(package) for package in packages)
+
+
+def _entry_points(package: Path) -> bytes:
+    for name in ("entry_points.txt", "EGG-INFO/entry_points.txt"):
+        try:
+            return (package / name).read_bytes()
+        except OSError:
+            continue
+    return b""
 
 
 def declared(root: Path, installed: tuple[Kit, ...]) -> Declared:
@@ -73,30 +102,28 @@ def world(
     root: Path, state: Path, environment: Mapping[str, str], installed: tuple[Kit, ...] = ()
 ) -> World:
     """Return the ports of this machine. Opens nothing and writes nothing."""
-    from handrail.adapters.age_sealer import AgeSealer
-    from handrail.adapters.clone_guardian import stand_by
     from handrail.adapters.file_locks import FileLocks
     from handrail.adapters.git_repository import GitRepository
-    from handrail.adapters.probes import Probes
-    from handrail.adapters.processes import LocalProcesses
     from handrail.adapters.sqlite_journal import SqliteJournal
-    from handrail.adapters.ssh_keys import SshKeys
     from handrail.adapters.system import RandomIds, SystemClock
     from handrail.core.world import World
-
-    def watch_clone(clone: Path, deadline_s: int) -> AbstractContextManager[None]:
-        return stand_by(root, state, clone, deadline_s)
 
     clock = SystemClock()
     secrets: set[str] = set()
 
     def open_known(resource: Resource) -> Store:
         store = open_store(resource, root, environment)
-        secrets.update(store.connection().secrets)
+        # One that does not answer says so when it is asked; a clone's kind is never asked.
+        with suppress(StoreError):
+            secrets.update(store.connection().secrets)
         return store
 
+    def watch_clone(clone: Path, deadline_s: int) -> AbstractContextManager[None]:
+        from handrail.adapters.clone_guardian import stand_by
+
+        return stand_by(root, state, clone, deadline_s)
+
     repository = GitRepository(root)
-    identity = environment.get("HANDRAIL_AGE_IDENTITY")
     return World(
         root=root,
         state=state,
@@ -108,13 +135,54 @@ def world(
         journal=SqliteJournal(state / "journal.db", clock, secrets=secrets),
         locks=FileLocks(state / "locks"),
         repository=repository,
-        keys=SshKeys(),
-        processes=LocalProcesses(),
-        checks=Probes(),
-        sealer=AgeSealer(Path(identity).expanduser() if identity else None),
+        keys=_later(_keys),
+        processes=_later(_processes),
+        checks=_later(_checks),
+        sealer=_later(lambda: _sealer(environment.get("HANDRAIL_AGE_IDENTITY"))),
         open_store=open_known,
         watch_clone=watch_clone,
     )
+
+
+class _Later:
+    """Stands for a port until something of it is used."""
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        self._make = make
+        self._made: object = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._made is None:
+            self._made = self._make()
+        return getattr(self._made, name)
+
+
+def _later(make: Callable[[], T]) -> T:
+    return cast("T", _Later(make))
+
+
+def _keys() -> Keys:
+    from handrail.adapters.ssh_keys import SshKeys
+
+    return SshKeys()
+
+
+def _processes() -> Processes:
+    from handrail.adapters.processes import LocalProcesses
+
+    return LocalProcesses()
+
+
+def _checks() -> Checks:
+    from handrail.adapters.probes import Probes
+
+    return Probes()
+
+
+def _sealer(identity: str | None) -> Sealer:
+    from handrail.adapters.age_sealer import AgeSealer
+
+    return AgeSealer(Path(identity).expanduser() if identity else None)
 
 
 def open_store(resource: Resource, root: Path, environment: Mapping[str, str]) -> Store:

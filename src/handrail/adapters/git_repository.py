@@ -18,7 +18,6 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from email.utils import parseaddr
 from pathlib import Path, PurePosixPath
 
 from handrail.errors import DeclarationError
@@ -95,9 +94,8 @@ class GitRepository:
         commit, parents, author, when, trailers = answer.split("\0", 4)
         if not parents and self._is_shallow():
             return None
-        reviewers = tuple(parseaddr(line)[1] for line in trailers.splitlines() if line.strip())
         time = time_text(datetime.fromtimestamp(int(when), UTC))
-        return Change(commit, author, tuple(email for email in reviewers if email), time)
+        return Change(commit, author, tuple(_reviewers(trailers)), time)
 
     def person(self) -> str:
         """Return `user.email` of git; see `ports.Repository`."""
@@ -175,6 +173,16 @@ class GitRepository:
                 hint=f"if you do: git config --global --add safe.directory '{self._top}'",
             )
         raise _unreadable(said.splitlines()[-1] if said else f"git ended with {done.returncode}")
+
+
+def _reviewers(trailers: str) -> Iterator[str]:
+    if not trailers.strip():
+        return
+    from email.utils import parseaddr  # noqa: PLC0415  it imports sockets
+
+    for line in trailers.splitlines():
+        if email := parseaddr(line)[1]:
+            yield email
 
 
 def _top(root: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from datetime import UTC, datetime
 
@@ -28,4 +28,4 @@ class RandomIds:
 
     def new(self) -> str:
         """Return 32 random hexadecimal digits."""
-        return secrets.token_hex(16)
+        return os.urandom(16).hex()

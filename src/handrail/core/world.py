@@ -6,25 +6,26 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from handrail.estate.model import Estate, Resource
-from handrail.estate.shapes import Key
-from handrail.operations.model import Operation
-from handrail.plans.judging import Guard
-from handrail.plans.policy import Policy
-from handrail.ports import (
-    Checks,
-    Clock,
-    Ids,
-    Journal,
-    Keys,
-    Locks,
-    Processes,
-    Repository,
-    Sealer,
-    Store,
-)
+if TYPE_CHECKING:
+    from handrail.estate.model import Estate, Resource
+    from handrail.estate.shapes import Key
+    from handrail.operations.model import Operation
+    from handrail.plans.judging import Guard
+    from handrail.plans.policy import Policy
+    from handrail.ports import (
+        Checks,
+        Clock,
+        Ids,
+        Journal,
+        Keys,
+        Locks,
+        Processes,
+        Repository,
+        Sealer,
+        Store,
+    )
 
 
 class Talk(Protocol):

@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -270,6 +270,8 @@ def kinds(extra: Mapping[str, Mapping[str, Key]] | None = None) -> dict[str, Map
 
 
 def _resource(kind: str, keys: Mapping[str, Key]) -> Record:
+    """Return the shape of a resource: it gives a function from the name, which stands outside."""
+
     def make(
         *,
         place: Place,
@@ -279,12 +281,16 @@ def _resource(kind: str, keys: Mapping[str, Key]) -> Record:
         contraindications: Any,
         summary: str,
         **own: Any,
-    ) -> Resource:
+    ) -> Callable[[str], Resource]:
         store = _store(**own) if kind == "store" else None
         settings = {"summary": summary, **own} if store is None else {"summary": summary}
-        return Resource(
-            kind, "", place, environment, needs, checks, contraindications, settings, store
-        )
+
+        def named(name: str) -> Resource:
+            return Resource(
+                kind, name, place, environment, needs, checks, contraindications, settings, store
+            )
+
+        return named
 
     return Record(make, {**_COMMON, **keys})
 

@@ -110,8 +110,9 @@ def _read_file(
             _merge(ENVIRONMENTS.read(value, source), environments, source)
         elif key.value in sections:
             found = sections[key.value].read(value, source)
-            named = {f"{r.kind}/{name}": replace(r, name=name) for name, r in (found or {}).items()}
-            _merge_resources(named, resources, source)
+            _merge_resources(
+                [named(name) for name, named in (found or {}).items()], resources, source
+            )
         else:
             source.problem(
                 "estate.unknown-key",
@@ -132,10 +133,9 @@ def _merge(
         into[name] = replace(environment, name=name)
 
 
-def _merge_resources(
-    found: Mapping[str, Resource], into: dict[str, Resource], source: Source
-) -> None:
-    for ref, resource in found.items():
+def _merge_resources(found: list[Resource], into: dict[str, Resource], source: Source) -> None:
+    for resource in found:
+        ref = resource.ref
         if ref in into:
             source.problems.append(_duplicate(f"`{ref}`", resource.place, into[ref].place))
         into[ref] = resource

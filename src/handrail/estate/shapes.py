@@ -23,6 +23,26 @@ _SAFE_LEVELS = 8_000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _STANDARD = "tag:yaml.org,2002:"
+_NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
+_AnyLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_AnyLoader):  # type: ignore[misc]  # the C one, where it was built
+    """Makes nodes, and tells text from nothing: what else a scalar is, its shape says.
+
+    The library's own way asks a regular expression what each scalar might be: half the time.
+    """
+
+    def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
+        if kind is yaml.ScalarNode:
+            return _STANDARD + ("null" if implicit[0] and value in _NOTHING else "str")
+        return _STANDARD + ("seq" if kind is yaml.SequenceNode else "map")
+
+    def descend_resolver(self, parent: yaml.Node | None, index: Any) -> None:
+        """Do nothing: what a node is does not depend on where it stands."""
+
+    def ascend_resolver(self) -> None:
+        """Do nothing."""
 
 
 class Source:
@@ -212,7 +232,9 @@ class Record:
     def __init__(self, make: Callable[..., Any], keys: Mapping[str, Key]) -> None:
         self._make = make
         self.keys = dict(keys)
-        self._defaults = {_attribute(name): key.default for name, key in keys.items()}
+        self._attributes = {name: name.replace("-", "_") for name in keys}
+        self._defaults = {self._attributes[name]: key.default for name, key in keys.items()}
+        self._required = [name for name, key in keys.items() if key.required]
 
     def read(self, node: yaml.Node, source: Source) -> Any:
         if not _is_mapping(node, source):
@@ -223,23 +245,24 @@ class Record:
         for key, child in pairs(node, source):
             name = key.value
             given.add(name)
-            if name not in self.keys:
-                source.problem(
-                    "estate.unknown-key",
-                    f"unknown key `{name}`",
-                    key,
-                    nearest(name, tuple(self.keys)),
-                )
+            wanted = self.keys.get(name)
+            if wanted is None:
+                self._unknown(key, source)
                 continue
-            value = self.keys[name].shape.read(child, source)
+            value = wanted.shape.read(child, source)
             if value is not None:
-                values[_attribute(name)] = value
-        for name, wanted in self.keys.items():
-            if wanted.required and name not in given:
-                source.problem("estate.missing-key", f"`{name}` is missing: {wanted.doc}", node)
+                values[self._attributes[name]] = value
+        for name in self._required:
+            if name not in given:
+                said = f"`{name}` is missing: {self.keys[name].doc}"
+                source.problem("estate.missing-key", said, node)
         if len(source.problems) > before:
             return None
         return self._make(place=source.place(node), **values)
+
+    def _unknown(self, key: yaml.ScalarNode, source: Source) -> None:
+        hint = nearest(key.value, tuple(self.keys))
+        source.problem("estate.unknown-key", f"unknown key `{key.value}`", key, hint)
 
     def schema(self) -> dict[str, Any]:
         properties = {
@@ -307,7 +330,7 @@ def parse(text: str, source: Source) -> yaml.Node | None:
                 )
             )
             return None
-        return yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.compose(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = Place(source.file, mark.line + 1 if mark else None)
@@ -368,10 +391,6 @@ DATE = Text(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])", "a date such a
 FLAG = Flag()
 
 
-def _attribute(name: str) -> str:
-    return name.replace("-", "_")
-
-
 def _is_mapping(node: yaml.Node, source: Source) -> bool:
     if isinstance(node, yaml.MappingNode) and node.tag == _STANDARD + "map":
         return True
@@ -390,7 +409,7 @@ def _too_deep(text: str) -> int | None:
     if openings < _SAFE_LEVELS:
         return None
     depth = 0
-    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(text, _Loader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEPTH_LIMIT:
