@@ -254,7 +254,7 @@ def say(*lines: str) -> None:
 def end() -> None:
     """Say how to go on with the reader's own database."""
     print(f"""
-The repository of this story is in {DEMO.name}/, with its journal in {DEMO.name}/.handrail/. Look around:
+The repository of this story is in {DEMO.name}/, its journal in {DEMO.name}/.handrail/. Look around:
   cd {DEMO.name} && handrail
 
 The same on your own database; nothing in it changes:
