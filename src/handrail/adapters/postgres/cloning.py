@@ -41,6 +41,13 @@ from handrail.ports import Progress
 
 # Errors of pg_restore that a newer one makes on an older server, and that lose nothing.
 HARMLESS = ('unrecognized configuration parameter "transaction_timeout"',)
+# While a dump is read in: whatever goes wrong, the clone is made anew.
+LOADING = {
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "autovacuum": "off",
+    "maintenance_work_mem": "256MB",
+}
 HBA = "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n"
 
 
@@ -99,7 +106,7 @@ def _from_dump(
 ) -> Cluster:
     superuser, password = scratch.create(place, binaries)
     _configure(place.data, notes, binaries)
-    port = scratch.start(place, place.data, binaries, {"handrail.clone": marker})
+    port = scratch.start(place, place.data, binaries, LOADING)
     cluster = Cluster(place, place.data, binaries, superuser, password, port)
     with administering(cluster.address()) as session:
         _check_extensions(session, notes)
@@ -112,7 +119,9 @@ def _from_dump(
                 session.execute(noting.apply_setting(setting, setting.database))
         for statement in noting.apply_grants(notes, notes.database):
             session.execute(statement)
-    return cluster
+    scratch.stop(place.data, cleanly=True)
+    port = scratch.start(place, place.data, binaries, {"handrail.clone": marker})
+    return Cluster(place, place.data, binaries, superuser, password, port)
 
 
 def _check_extensions(session: Session, notes: Notes) -> None:

@@ -312,11 +312,14 @@ def _free_port() -> int:
         return int(one_of_many.getsockname()[1])
 
 
-def stop(data: Path) -> None:
-    """End the server of `data`, and wait until it has ended; nothing where none runs."""
+def stop(data: Path, *, cleanly: bool = False) -> None:
+    """End the server of `data`, and wait until it has ended; nothing where none runs.
+
+    `cleanly` writes everything first: the server is to be started again.
+    """
     for leader in _leaders(data):
-        _signal(leader, signal.SIGQUIT)
-    _wait_gone(data)
+        _signal(leader, signal.SIGINT if cleanly else signal.SIGQUIT)
+    _wait_gone(data, timeout_s=600 if cleanly else STOP_TIMEOUT_S)
 
 
 def _leaders(data: Path) -> Iterator[int]:
@@ -343,9 +346,9 @@ def inside(*folders: Path) -> Iterator[int]:
             yield int(entry.name)
 
 
-def _wait_gone(*folders: Path) -> None:
-    """Wait for the processes inside to end; end them by force after `STOP_TIMEOUT_S`."""
-    deadline = time.monotonic() + STOP_TIMEOUT_S
+def _wait_gone(*folders: Path, timeout_s: float = STOP_TIMEOUT_S) -> None:
+    """Wait for the processes inside to end; end them by force after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
     while left := [pid for pid in inside(*folders) if not _reaped(pid)]:
         if time.monotonic() > deadline:
             for pid in left:
