@@ -47,7 +47,7 @@ class Terminal:
     def progress(self, done: int, total: int | None) -> None:
         """Rewrite the present line with how far it is, its rate and an end estimate."""
         now = time.monotonic()
-        if not self._moves or now - self._drawn_s < _EVERY_S:
+        if not self._moves or not done or now - self._drawn_s < _EVERY_S:
             return
         passed_s = max(now - self._began_s, 0.001)
         if self._stage == "watch":

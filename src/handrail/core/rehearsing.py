@@ -203,7 +203,7 @@ def _prove(
         )
     rehearsal.talk.end(
         "restore",
-        f"{duration(restore_s)}, fingerprint equal: this backup is proven; "
+        f"{duration(restore_s)}, fingerprint equal: backup proven; "
         f"losing {rehearsal.decided.resource.name} now costs about {duration(restore_s)}",
     )
     return proof
