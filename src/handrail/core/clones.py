@@ -75,7 +75,7 @@ def _standing(world: World, chain: str) -> Path | None:
 
 def _destroy(world: World, at: Path, store: Store, why: str) -> None:
     rehearsal = at.name.partition("-")[2]
-    world.processes.end_leftovers(scripts.mark_of(f"rehearsal-{rehearsal}"))
+    world.processes.end_leftovers(scripts.mark_of(world, f"rehearsal-{rehearsal}"))
     store.discard(at)
     clear(world, rehearsal)
     if _standing(world, f"clone-{at.name}"):

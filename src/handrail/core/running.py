@@ -278,7 +278,7 @@ class Run:
                 f"      handrail resume {self._number} --undo   to leave it",
             )
         if "step-begun" in self._bodies:
-            self._world.processes.end_leftovers(scripts.mark_of(self._chain))
+            self._world.processes.end_leftovers(scripts.mark_of(self._world, self._chain))
         try:
             return self._prepare()
         except KeyboardInterrupt:
@@ -368,7 +368,7 @@ class Run:
 
     def _find_out(self) -> None:
         """The process that ran the script is gone: end what it left, and let somebody say."""
-        ended = self._world.processes.end_leftovers(scripts.mark_of(self._chain))
+        ended = self._world.processes.end_leftovers(scripts.mark_of(self._world, self._chain))
         effects = self._effects()
         self.note("outcome-unknown", leftovers=ended, effects=effects)
         if self._choice:

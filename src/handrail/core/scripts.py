@@ -96,18 +96,21 @@ def _environment(
         **connection.environment,
         **mapped,
         **parameters,
-        "HANDRAIL_RUN": mark_of(token),
+        "HANDRAIL_RUN": mark_of(world, token),
     }
 
 
-def mark_of(token: str) -> str:
-    """Return what every process of a run has in its environment; it does not tell which run."""
-    return sha256(f"handrail {token}")[:_MARK_CHARACTERS]
+def mark_of(world: World, token: str) -> str:
+    """Return what every process of a run has in its environment; it does not tell which run.
+
+    No other repository's run on this machine has it: what is left of a run is ended by it.
+    """
+    return sha256(f"{world.state} {token}")[:_MARK_CHARACTERS]
 
 
 def home_of(world: World, token: str) -> Path:
     """Return the HOME of a run's script; its path does not tell which run."""
-    return world.state / "homes" / mark_of(token)
+    return world.state / "homes" / mark_of(world, token)
 
 
 def clear(world: World, token: str) -> None:

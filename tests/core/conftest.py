@@ -1,0 +1,25 @@
+"""Teams and killers for the tests of the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.killing import Killer
+from support.teams import Team, make_team
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> Team:
+    """A team that has rehearsed nothing yet."""
+    return make_team(tmp_path / "team")
+
+
+@pytest.fixture(scope="session")
+def killer() -> Iterator[Killer]:
+    """The process that runs command lines and kills them."""
+    killer = Killer()
+    yield killer
+    killer.end()
