@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from handrail.adapters.sqlite_journal import SqliteJournal
+from handrail.adapters.sqlite_journal import _LAST_ANCHOR, SqliteJournal
 from handrail.core.journal import verify_export
 from handrail.errors import JournalError
 from handrail.testing.clock import FakeClock
@@ -177,6 +177,61 @@ def test_another_process_that_closes_is_seen(path: Path) -> None:
     assert verify_export(mine.export()) == ()
     mine.shut()
     other.shut()
+
+
+def test_another_process_that_writes_elsewhere_is_no_hindrance(path: Path) -> None:
+    """What others write to other chains does not change where the next record of this one goes."""
+    mine, other = (SqliteJournal(path, FakeClock()) for _ in range(2))
+    for n in range(3):
+        mine.append("run-1", "done", {"n": n})
+        other.append("run-2", "done", {"n": n})
+        other.close("run-2")
+    assert [record.sequence for record in mine.records("run-1")] == [1, 2, 3]
+    assert verify_export(mine.export()) == ()
+    mine.shut()
+    other.shut()
+
+
+@pytest.mark.parametrize("by", ["mine", "other"])
+def test_a_close_just_before_an_append_is_seen(path: Path, by: str) -> None:
+    """However often a chain is closed between two appends, it is reopened each time."""
+    journals = {name: SqliteJournal(path, FakeClock()) for name in ("mine", "other")}
+    for _ in range(3):
+        journals["mine"].append("run-1", "done", {})
+        journals[by].close("run-1")
+    kinds = [anchor.kind for anchor in journals["mine"].anchors()]
+    assert kinds == ["opened", *["closed", "reopened"] * 2, "closed"]
+    assert verify_export(journals["mine"].export()) == ()
+    for journal in journals.values():
+        journal.shut()
+
+
+def test_a_closed_chain_refuses_a_record(journal: SqliteJournal, path: Path) -> None:
+    """The file itself refuses a record that follows the end of a closed chain."""
+    last = journal.append("run-1", "done", {})
+    journal.close("run-1")
+    by_hand = sqlite3.connect(path)
+    row = ("run-1", 2, last.time, "done", "{}", last.hash, "h")
+    with pytest.raises(sqlite3.IntegrityError, match="reopened"):
+        by_hand.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    by_hand.close()
+
+
+def test_another_file_in_its_place_is_begun_anew(journal: SqliteJournal, path: Path) -> None:
+    """After `shut`, what was written to a file that is gone is not continued in a new one."""
+    journal.append("run-1", "begun", {})
+    journal.shut()
+    path.unlink()
+    assert journal.append("run-1", "begun", {}).sequence == 1
+    assert verify_export(journal.export()) == ()
+
+
+def test_the_last_anchor_is_found_without_reading_all(journal: SqliteJournal) -> None:
+    """Whether a chain is open is one look into an index, however many chains there are."""
+    journal.append("run-1", "begun", {})
+    assert journal._connection is not None
+    plan = journal._connection.execute(f"EXPLAIN QUERY PLAN {_LAST_ANCHOR}", ("run-1",)).fetchall()
+    assert [row[-1] for row in plan] == ["SEARCH records USING INDEX anchors_of_chain (<expr>=?)"]
 
 
 def test_what_was_returned_survives_kill_9(path: Path) -> None:

@@ -47,6 +47,15 @@ def test_the_text_reads_back_as_the_value(value: object) -> None:
     assert json.loads(encode(value)) == value
 
 
+@given(VALUES)
+def test_the_text_is_what_json_writes(value: object) -> None:
+    """The text is the one that Python's own writer gives, but for lone surrogates."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    assert json.loads(encode(value)) == json.loads(text)
+    if text.isascii():
+        assert encode(value) == text
+
+
 @given(st.dictionaries(st.text(), st.integers()))
 def test_the_order_of_keys_does_not_matter(value: dict[str, int]) -> None:
     """Equal mappings have equal texts, whatever order their keys were put in."""

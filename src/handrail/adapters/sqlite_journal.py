@@ -3,7 +3,9 @@
 Rules (docs/reference/journal-format.md is the specification):
 - One record is one transaction with its anchor, and it is on the disk when `append` returns (WAL,
   synchronous=FULL).
-- The sequence is taken inside BEGIN IMMEDIATE: two processes at one chain wait for each other.
+- Two processes at one chain wait for each other. Where the next record goes is looked up inside
+  BEGIN IMMEDIATE; but behind a record that this process wrote, the next is tried at once: the file
+  itself (primary key and triggers) refuses what does not follow the last record of an open chain.
 - Nothing is opened before it is needed. Reading a journal that does not exist finds it empty, and
   makes no file; reading one that exists writes nothing into it.
 - A body that holds one of `secrets` is refused: the callers see to it, this is the second pair of
@@ -18,7 +20,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from handrail.adapters.sqlite_journal_file import connect, make, translate
 from handrail.errors import JournalError
@@ -48,33 +50,15 @@ _LAST = f"SELECT {_COLUMNS} FROM records WHERE chain = ? ORDER BY sequence DESC 
 _ALL = f"SELECT {_COLUMNS} FROM records WHERE chain = ? ORDER BY sequence"  # noqa: S608  # the same
 _REST = f"SELECT {_COLUMNS} FROM records WHERE chain <> '{ANCHORS}' ORDER BY chain, sequence"  # noqa: S608  # the same
 _INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # the same
+# Named, because SQLite would choose the primary key, and read every anchor there is.
 _LAST_ANCHOR = (
-    "SELECT kind FROM records WHERE chain = 'anchors' AND json_extract(body, '$.chain') = ?"
-    " ORDER BY sequence DESC LIMIT 1"
+    "SELECT kind FROM records INDEXED BY anchors_of_chain"
+    " WHERE chain = 'anchors' AND json_extract(body, '$.chain') = ? ORDER BY sequence DESC LIMIT 1"
 )
 _CHAINS = (
     "SELECT json_extract(body, '$.chain') FROM records"
     " WHERE chain = 'anchors' AND kind = 'opened' ORDER BY sequence"
 )
-
-
-class _Tail(NamedTuple):
-    """Where the next record of a chain goes: what `append` would otherwise look up each time.
-
-    Attributes:
-        chain: its name; empty for a tail that stands for none.
-        sequence: of the chain's last record.
-        hash: of the chain's last record.
-        version: what SQLite says has changed by others; another number makes this tail worthless.
-    """
-
-    chain: str
-    sequence: int
-    hash: str
-    version: int
-
-
-_NO_TAIL = _Tail("", 0, "", 0)
 
 
 class SqliteJournal:
@@ -101,7 +85,8 @@ class SqliteJournal:
         self._secrets = secrets
         self._busy_timeout_s = busy_timeout_s
         self._connection: sqlite3.Connection | None = None
-        self._tail = _NO_TAIL
+        # What was appended last: the next record of that chain follows it, unless others write too.
+        self._tail: Record | None = None
         # One transaction at a time: the output of a script may be journalled by another thread.
         self._lock = threading.RLock()
 
@@ -109,7 +94,10 @@ class SqliteJournal:
         """Write one record; see `ports.Journal`."""
         if chain in RESERVED:
             raise AssertionError(f"the chain {chain!r} is written by the journal itself")
-        return self._write(lambda one: self._append(one, chain, kind, encode_plain(body)))
+        text = encode_plain(body)
+        with self._lock:
+            followed = self._follow(chain, kind, text)
+            return followed or self._write(lambda one: self._append(one, chain, kind, text))
 
     def close(self, chain: str) -> None:
         """Anchor the end of `chain`; see `ports.Journal`."""
@@ -172,31 +160,41 @@ class SqliteJournal:
                 for row in connection.execute(query, of):
                     yield Record(*row)
 
-    def _append(self, one: sqlite3.Connection, chain: str, kind: str, body: str) -> Record:
-        (version,) = one.execute("PRAGMA data_version").fetchone()
-        if self._tail.chain == chain and self._tail.version == version:
-            record = self._add(one, (chain, kind, body), self._tail.sequence + 1, self._tail.hash)
-        else:
-            record = self._append_looking(one, chain, kind, body)
-        self._tail = _Tail(chain, record.sequence, record.hash, version)
-        return record
+    def _follow(self, chain: str, kind: str, body: str) -> Record | None:
+        """Write a record behind the one that was appended last, in a transaction of one statement.
 
-    def _append_looking(self, one: sqlite3.Connection, chain: str, kind: str, body: str) -> Record:
+        Returns:
+            None, having written nothing, where that is not the last record of an open chain.
+        """
+        last, self._tail = self._tail, None
+        if last is None or last.chain != chain or self._connection is None:
+            return None
+        what = (chain, kind, body)
+        try:
+            self._tail = self._add(self._connection, what, last.sequence + 1, last.hash)
+        except sqlite3.IntegrityError:
+            return None
+        except sqlite3.Error as error:
+            raise translate(self._path, error) from error
+        return self._tail
+
+    def _append(self, one: sqlite3.Connection, chain: str, kind: str, body: str) -> Record:
         self._refuse_moved()
         last = _last(one, chain)
         if last is None:
             opened = self._anchor(one, OPENED, opened_body(chain))
-            return self._add(one, (chain, kind, body), 1, opened.hash)
+            self._tail = self._add(one, (chain, kind, body), 1, opened.hash)
+            return self._tail
         if not _is_open(one, chain):
             self._anchor(one, REOPENED, ended_body(chain, last.sequence, last.hash))
-        return self._add(one, (chain, kind, body), last.sequence + 1, last.hash)
+        self._tail = self._add(one, (chain, kind, body), last.sequence + 1, last.hash)
+        return self._tail
 
     def _close(self, one: sqlite3.Connection, chain: str) -> None:
         # Asked again inside the transaction: another process may have closed it meanwhile.
         last = _last(one, chain)
         if last is not None and _is_open(one, chain):
             self._anchor(one, CLOSED, ended_body(chain, last.sequence, last.hash))
-        self._tail = _NO_TAIL
 
     def _use(self, one: sqlite3.Connection, key: str) -> bool:
         body = used_body(key)
@@ -256,7 +254,7 @@ class SqliteJournal:
             result = action(connection)
             connection.execute("COMMIT")
         except BaseException:
-            self._tail = _NO_TAIL
+            self._tail = None
             # SQLite has already rolled back by itself where the disk failed it.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

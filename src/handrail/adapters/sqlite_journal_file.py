@@ -28,7 +28,8 @@ _APPLICATION_ID = 0x48616E64  # "Hand", in the file's header: `file journal.db` 
 #
 # That no chain forks stands in the primary key (one record a sequence) and in `records_follow` (it
 # holds the hash of the one before). UNIQUE (chain, previous) would say less, and its index is a
-# second page that every commit has to write.
+# second page that every commit has to write. `records_reopen` sees the close that the primary key
+# does not. So a writer may insert behind the record that it remembers, without looking first.
 _FORMATS = (
     """
     CREATE TABLE records (
@@ -49,6 +50,12 @@ _FORMATS = (
         WHEN NEW.sequence > 1 AND NEW.previous IS NOT
             (SELECT hash FROM records WHERE chain = NEW.chain AND sequence = NEW.sequence - 1)
         BEGIN SELECT RAISE(ABORT, 'a record follows the last one of its chain'); END;
+    CREATE TRIGGER records_reopen BEFORE INSERT ON records
+        WHEN 'closed' =
+            (SELECT kind FROM records INDEXED BY anchors_of_chain
+                WHERE chain = 'anchors' AND json_extract(body, '$.chain') = NEW.chain
+                ORDER BY sequence DESC LIMIT 1)
+        BEGIN SELECT RAISE(ABORT, 'a closed chain is reopened in the anchors first'); END;
     CREATE TRIGGER records_stay_as_they_are BEFORE UPDATE ON records
         BEGIN SELECT RAISE(ABORT, 'the journal is append only: no record is ever changed'); END;
     CREATE TRIGGER records_stay BEFORE DELETE ON records

@@ -13,17 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from json.encoder import encode_basestring
 from pathlib import PurePath
 
-_ENCODER = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-)
-_SCALARS = frozenset({str, int, bool, type(None)})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -33,8 +29,7 @@ def encode(value: object) -> str:
     Raises:
         TypeError: something in `value` has no canonical text.
     """
-    _check(value)
-    return _text(value)
+    return _escaped(_text(value, _refuse))
 
 
 def encode_plain(value: object) -> str:
@@ -43,31 +38,51 @@ def encode_plain(value: object) -> str:
     Raises:
         TypeError: something in `value` has no plain form, or no canonical text.
     """
-    return _text(plain(value))
+    return _escaped(_text(value, plain))
 
 
-def _text(value: object) -> str:
-    text = _ENCODER.encode(value)
+def _text(value: object, plainer: Callable[[object], object]) -> str:
+    """Return the text of `value`, in one walk; `plainer` gives what stands for a value of no text.
+
+    The frequent types come first: the journal does this between two commits of each step.
+    """
+    match value:
+        case str():
+            return encode_basestring(value)
+        case dict():
+            # Refuses a key that is not text: json itself would write 1 and "1" as the same.
+            items = [
+                f"{encode_basestring(key)}:{_text(value[key], plainer)}" for key in sorted(value)
+            ]
+            return "{" + ",".join(items) + "}"
+        case list() | tuple():
+            return "[" + ",".join([_text(item, plainer) for item in value]) + "]"
+        case _:
+            return _other_text(value, plainer)
+
+
+def _other_text(value: object, plainer: Callable[[object], object]) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return int.__repr__(value)
+        case float():
+            return float.__repr__(_check_finite(value))
+        case _:
+            return _text(plainer(value), plainer)
+
+
+def _escaped(text: str) -> str:
     if text.isascii():
         return text
     return _SURROGATE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
-def _check(value: object) -> None:
-    match value:
-        case None | str() | int():
-            return
-        case float():
-            _check_finite(value)
-        case list() | tuple():
-            for item in value:
-                _check(item)
-        case dict():
-            for key, item in value.items():
-                _check_key(key)
-                _check(item)
-        case _:
-            raise TypeError(f"{type(value).__name__} has no canonical JSON")
+def _refuse(value: object) -> object:
+    raise TypeError(f"{type(value).__name__} has no canonical JSON")
 
 
 def _check_finite(value: float) -> float:
@@ -77,7 +92,7 @@ def _check_finite(value: float) -> float:
 
 
 def _check_key(key: object) -> str:
-    # json would write 1 and "1" as one and the same key.
+    # 1 and "1" would have one text.
     if not isinstance(key, str):
         raise TypeError(f"a key is {type(key).__name__}, not text")
     return key
@@ -93,9 +108,12 @@ def time_text(moment: datetime) -> str:
 
     All have one width: sorted as text, they are sorted as times.
     """
+    text = moment.isoformat(timespec="microseconds")
+    if text.endswith("+00:00"):
+        return text[:-6] + "Z"
     if moment.tzinfo is None:
         raise TypeError("a time without a zone has no canonical text")
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    return time_text(moment.astimezone(UTC))
 
 
 def plain(value: object) -> object:
@@ -107,14 +125,8 @@ def plain(value: object) -> object:
     Raises:
         TypeError: something in `value` is none of these.
     """
-    # By exact type first: the journal does this between two commits of each step.
-    if type(value) in _SCALARS:
-        return value
     if isinstance(value, Mapping):
-        return {
-            _check_key(key): item if type(item) in _SCALARS else plain(item)
-            for key, item in value.items()
-        }
+        return {_check_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return _plain_other(value)
@@ -122,7 +134,7 @@ def plain(value: object) -> object:
 
 def _plain_other(value: object) -> object:
     match value:
-        case str() | int():
+        case None | str() | int():
             return value
         case float():
             return _check_finite(value)

@@ -9,9 +9,10 @@ Rules (docs/reference/journal-format.md is the specification):
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 
-from handrail.plans.canonical import encode, sha256
+from handrail.plans.canonical import encode
 
 FORMAT = 1
 ANCHORS = "anchors"
@@ -31,9 +32,8 @@ def record_hash(
     *, chain: str, sequence: int, time: str, kind: str, body: str, previous: str
 ) -> str:
     """Return the hash of a record with these fields."""
-    return sha256(
-        f"handrail-journal {FORMAT}\n{chain}\n{sequence}\n{time}\n{kind}\n{previous}\n{body}\n"
-    )
+    text = f"handrail-journal {FORMAT}\n{chain}\n{sequence}\n{time}\n{kind}\n{previous}\n{body}\n"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def opened_body(chain: str) -> str:
