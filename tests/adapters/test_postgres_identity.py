@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -240,3 +242,9 @@ def test_binaries_by_version() -> None:
         choose(99, tools())
     assert raised.value.code == "store.tools-missing"
     assert here[0].version in str(raised.value)
+
+
+def test_import_is_cheap() -> None:
+    """Importing the package loads no database driver."""
+    program = "import sys, handrail.adapters.postgres; sys.exit('psycopg' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
