@@ -1,4 +1,4 @@
-"""Estates of any size, for benches: a repository on disk, or values alone.
+"""Repositories with an estate of any size, for benches.
 
 Rules:
 - The shape is a plausible one: nine services in ten need one or two others, hard and soft by turns,

@@ -10,6 +10,8 @@ Rules:
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -57,6 +59,8 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if argv is None:
+        _rest_the_collector()
     words = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in words
     try:
@@ -72,6 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:  # noqa: BLE001  the last place: a defect must not look like a refusal
         return _defect(error, as_json=as_json)
+
+
+def _rest_the_collector() -> None:
+    """Let a command make its many values, and end, without a search for garbage at each step.
+
+    There is hardly any; looking for it costs a plan on a large estate a third of its time.
+    """
+    gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from handrail.estate.model import Estate
 
 
-@dataclass(frozen=True)
-class Dependant:
+class Dependant(NamedTuple):
     """A resource that depends on another, directly or not.
 
     Attributes:
@@ -25,16 +23,16 @@ class Dependant:
 
 
 def dependants(estate: Estate, ref: str) -> tuple[Dependant, ...]:
-    """Return what depends on `ref`, hard ones first, then nearest first.
+    """Return what depends on `ref`, hard ones first, then nearest first, then by name.
 
     A dependant that is reached by a hard path and by a soft one counts as hard.
     """
-    needed_by = _needed_by(estate)
-    hard = _reach(needed_by, ref, hard_only=True)
-    soft = _reach(needed_by, ref, hard_only=False)
-    found = [Dependant(at, path, hard=True) for at, path in hard.items()]
-    found += [Dependant(at, path, hard=False) for at, path in soft.items() if at not in hard]
-    return tuple(sorted(found, key=lambda d: (not d.hard, len(d.path), d.ref)))
+    found, passed = _reach(estate, ref, hard_only=True)
+    stopped = {dependant.ref for dependant in found}
+    if not passed <= stopped | {ref}:
+        reached, _ = _reach(estate, ref, hard_only=False)
+        found += [dependant for dependant in reached if dependant.ref not in stopped]
+    return tuple(found)
 
 
 def circles(estate: Estate) -> Iterator[tuple[str, ...]]:
@@ -69,24 +67,22 @@ def _hard_needs(estate: Estate, ref: str) -> Iterator[str]:
     return (n.target for n, _ in resource.needs if n.hard and n.target in estate.resources)
 
 
-def _needed_by(estate: Estate) -> Mapping[str, list[tuple[str, bool]]]:
-    found: dict[str, list[tuple[str, bool]]] = {}
-    for ref, resource in estate.resources.items():
-        for need, _ in resource.needs:
-            found.setdefault(need.target, []).append((ref, need.hard))
-    return found
-
-
-def _reach(
-    needed_by: Mapping[str, list[tuple[str, bool]]], start: str, *, hard_only: bool
-) -> dict[str, tuple[str, ...]]:
-    paths: dict[str, tuple[str, ...]] = {start: (start,)}
-    queue = deque([start])
-    while queue:
-        at = queue.popleft()
-        for ref, hard in needed_by.get(at, ()):
-            if ref not in paths and (hard or not hard_only):
-                paths[ref] = (*paths[at], ref)
-                queue.append(ref)
-    del paths[start]
-    return paths
+def _reach(estate: Estate, start: str, *, hard_only: bool) -> tuple[list[Dependant], set[str]]:
+    """Return what needs `start` level by level, and what a soft need was not followed to."""
+    needed_by = estate.needed_by
+    seen, passed = {start}, set()
+    found: list[Dependant] = []
+    level: list[tuple[str, tuple[str, ...]]] = [(start, (start,))]
+    while level:
+        following = []
+        for at, path in level:
+            for ref, hard in needed_by.get(at, ()):
+                if hard_only and not hard:
+                    passed.add(ref)
+                elif ref not in seen:
+                    seen.add(ref)
+                    following.append((ref, (*path, ref)))
+        following.sort()
+        found += [Dependant(ref, path, hard_only) for ref, path in following]
+        level = following
+    return found, passed

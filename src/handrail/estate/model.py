@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -139,3 +140,17 @@ class Estate:
     def stores(self) -> Mapping[str, Resource]:
         """The stores, by `store/name`."""
         return {ref: r for ref, r in self.resources.items() if r.kind == "store"}
+
+    @cached_property
+    def needed_by(self) -> Mapping[str, list[tuple[str, bool]]]:
+        """Each resource that something needs, to what needs it, and whether that need is hard."""
+        found: defaultdict[str, list[tuple[str, bool]]] = defaultdict(list)
+        for ref, resource in self.resources.items():
+            for need, _ in resource.needs:
+                found[need.target].append((ref, need.hard))
+        return dict(found)
+
+    @cached_property
+    def harmed(self) -> tuple[Resource, ...]:
+        """The resources that some operation harms."""
+        return tuple([r for r in self.resources.values() if r.contraindications])

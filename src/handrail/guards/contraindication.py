@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from handrail.estate.graph import dependants
 from handrail.estate.model import Contraindication
 from handrail.plans.judging import Case
 from handrail.plans.model import Decision
@@ -29,15 +30,22 @@ def judge(case: Case) -> Decision:
 
 
 def _applicable(case: Case) -> Iterator[tuple[str, Contraindication]]:
+    """Yield what speaks against the plan, for whatever it does: no effect makes it harmless."""
+    harmful = [
+        (resource.ref, found)
+        for resource in case.estate.harmed
+        for found in resource.contraindications
+        if _speaks(found, case)
+    ]
+    if harmful:
+        target = case.plan.target.resource
+        near = {target, *(dependant.ref for dependant in dependants(case.estate, target))}
+        yield from (pair for pair in harmful if pair[0] in near)
+
+
+def _speaks(found: Contraindication, case: Case) -> bool:
     plan = case.plan
-    today = plan.facts.now[:10]
-    for ref in (plan.target.resource, *(c.resource for c in plan.consequences)):
-        resource = case.estate.resources.get(ref)
-        for found in resource.contraindications if resource else ():
-            expired = bool(found.expires) and found.expires < today
-            given = plan.request.parameters
-            harmless = bool(found.unless) and all(
-                given.get(key) == value for key, value in found.unless.items()
-            )
-            if found.operation == plan.request.operation and not expired and not harmless:
-                yield ref, found
+    given = plan.request.parameters
+    harmless = bool(found.unless) and all(given.get(k) == v for k, v in found.unless.items())
+    expired = bool(found.expires) and found.expires < plan.facts.now[:10]
+    return found.operation == plan.request.operation and not expired and not harmless

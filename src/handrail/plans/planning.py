@@ -8,10 +8,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from handrail.estate.graph import dependants
+from handrail.estate.graph import Dependant, dependants
 from handrail.estate.model import Check, Environment, Estate, Resource
 from handrail.operations.model import Operation
 from handrail.plans import budget as budgets
@@ -130,8 +130,11 @@ def draft(
     steps = steps_of(operation, target.resource, request.parameters)
     effects, source, budget = _effects(operation, target.resource, policy, facts)
     risk, because = risks.derive(target, steps, effects, facts.rehearsal)
-    watched = tuple(f"{ref}: {check}" for ref, check in watched_checks(operation, resource, estate))
-    digest = _digest(request, operation, steps, material, effects, budget, watched, facts)
+    touched = dependants(estate, resource.ref)
+    checks = _watched(operation, resource, estate, touched)
+    watched = tuple([f"{ref}: {check}" for ref, check in checks])
+    covered = {"lines": watched, "whole": _whole(checks), "every_s": operation.watch.every_s}
+    digest = _digest(request, operation, steps, material, effects, budget, covered, facts)
     key = (
         ""
         if facts.identity is None
@@ -150,7 +153,7 @@ def draft(
         effects=effects,
         effects_from=source,
         budget=budget,
-        consequences=consequences(estate, target.resource, effects),
+        consequences=consequences(touched, effects),
         risk=risk,
         risk_because=because,
         decisions=(),
@@ -161,23 +164,22 @@ def draft(
 
 
 def consequences(
-    estate: Estate, resource: str, effects: tuple[Effect, ...] | None
+    touched: Iterable[Dependant], effects: Sequence[Effect] | None
 ) -> tuple[Consequence, ...]:
-    """Return what `effects` on `resource` mean for every other resource, worst first.
+    """Return what `effects` on a resource mean for `touched`, its dependants, worst first.
 
-    Follows `needs` against their direction. Where something is gone as a whole (a table, a
-    database; None, unknown, counts so), a hard need stops and a soft one degrades; where rows are
-    gone or changed in shape, each is affected. Empty when nothing that was there is gone.
+    Where something is gone as a whole (a table, a database; None, unknown, counts so), a hard need
+    stops and a soft one degrades; where rows are gone or changed in shape, each is affected. Empty
+    when nothing that was there is gone.
     """
     gone = effects is None or any(e.verb in _GONE and e.rows != 0 for e in effects)
     less = effects is not None and any(e.is_destructive or e.verb == "alter" for e in effects)
     if not gone and not less:
         return ()
+    hard, soft = ("stops", "degraded") if gone else ("affected", "affected")
     return tuple(
-        Consequence(
-            d.ref, ("stops" if d.hard else "degraded") if gone else "affected", d.path, hard=d.hard
-        )
-        for d in dependants(estate, resource)
+        Consequence(ref, hard if is_hard else soft, path, hard=is_hard)
+        for ref, path, is_hard in touched
     )
 
 
@@ -209,12 +211,21 @@ def watched_checks(
 
     Each with the resource that it is of.
     """
-    found = [(resource.ref, check) for check in (*operation.watch.checks, *resource.checks)]
-    refs = [*operation.watch.services, *(d.ref for d in dependants(estate, resource.ref))]
-    for ref in dict.fromkeys(refs):
+    return _watched(operation, resource, estate, dependants(estate, resource.ref))
+
+
+def _watched(
+    operation: Operation, resource: Resource, estate: Estate, touched: Iterable[Dependant]
+) -> tuple[tuple[str, Check], ...]:
+    own = dict.fromkeys((*operation.watch.checks, *resource.checks))
+    found = [(resource.ref, check) for check in own]
+    refs = dict.fromkeys((*operation.watch.services, *(dependant.ref for dependant in touched)))
+    refs.pop(resource.ref, None)
+    for ref in refs:
         if ref in estate.resources:
-            found += [(ref, check) for check in estate.resources[ref].checks]
-    return tuple(dict.fromkeys(found))
+            checks = estate.resources[ref].checks
+            found += [(ref, c) for c in (dict.fromkeys(checks) if len(checks) > 1 else checks)]
+    return tuple(found)
 
 
 def _digest(
@@ -224,7 +235,7 @@ def _digest(
     material: Material,
     effects: tuple[Effect, ...] | None,
     budget: Budget | None,
-    watched: tuple[str, ...],
+    watched: Mapping[str, object],
     facts: Facts,
 ) -> str:
     identity = facts.identity
@@ -243,12 +254,21 @@ def _digest(
                 "inherit": list(operation.inherit),
                 "effects": plain(effects),
                 "budget": plain(budget),
-                "watched": list(watched),
+                "watched": watched,
                 "soak_s": operation.watch.soak_s,
                 "commit": facts.commit,
             }
         )
     )
+
+
+def _whole(checks: Iterable[tuple[str, Check]]) -> list[object]:
+    """Return all of those checks whose one line does not say all: for the digest."""
+    return [
+        [ref, check.kind, *check.value, check.expect, check.store]
+        for ref, check in checks
+        if check.expect or check.store or len(check.value) > 1
+    ]
 
 
 def _filled(argv: tuple[str, ...], parameters: Mapping[str, str]) -> tuple[str, ...]:
