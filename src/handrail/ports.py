@@ -281,11 +281,15 @@ class Keys(Protocol):
             KeysError: the key is missing, locked or refused.
         """
 
-    def verify(self, payload: bytes, signature: str, allowed: Path, at: datetime) -> str:
-        """Return the principal in `allowed` whose key made `signature`, valid at `at`.
+    def verify(
+        self, payload: bytes, signature: str, allowed: Path, at: datetime, person: str
+    ) -> None:
+        """Raise unless `person`, a principal in `allowed`, made `signature`, valid at `at`.
+
+        A key may have several names; each of them counts, a pattern does not.
 
         Raises:
-            KeysError: nobody's, not over this payload, or not valid then.
+            KeysError: nobody's or another's, not over this payload, or not valid then.
         """
 
     def principals(self, key: Path, allowed: Path) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ def world(
         repository=repository,
         keys=_later(_keys),
         processes=_later(_processes),
-        checks=_later(_checks),
+        checks=_later(lambda: _checks(root, environment)),
         sealer=_later(lambda: _sealer(environment.get("HANDRAIL_AGE_IDENTITY"))),
         open_store=open_known,
         watch_clone=watch_clone,
@@ -173,10 +173,10 @@ def _processes() -> Processes:
     return LocalProcesses()
 
 
-def _checks() -> Checks:
+def _checks(root: Path, environment: Mapping[str, str]) -> Checks:
     from handrail.adapters.probes import Probes
 
-    return Probes()
+    return Probes(root, environment)
 
 
 def _sealer(identity: str | None) -> Sealer:

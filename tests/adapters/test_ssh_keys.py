@@ -65,30 +65,48 @@ def _keys(environment: dict[str, str] | None = None) -> SshKeys:
     return SshKeys({"PATH": os.environ["PATH"], **(environment or {})}, asks=False)
 
 
-def _refused(keys: Keys, payload: bytes, signature: str, allowed: Path, at: datetime = NOW) -> str:
+def _refused(
+    keys: Keys, payload: bytes, signature: str, allowed: Path, person: str, at: datetime = NOW
+) -> str:
     with pytest.raises(KeysError) as caught:
-        keys.verify(payload, signature, allowed, at)
+        keys.verify(payload, signature, allowed, at, person)
     return caught.value.code
 
 
-def test_a_signature_names_its_signer(world: World) -> None:
+def test_a_signature_is_its_owners(world: World) -> None:
     """What a key signed verifies as its owner's."""
     for key, owner in ((world.ana, "ana"), (world.ben, "ben")):
         signature = world.keys.sign(b"payload\0\n", key)
-        assert world.keys.verify(b"payload\0\n", signature, world.allowed, NOW) == owner
+        world.keys.verify(b"payload\0\n", signature, world.allowed, NOW, owner)
+
+
+def test_every_name_of_a_key_counts(world: World) -> None:
+    """A person may be named as any of the names that own the key."""
+    signature = world.keys.sign(b"payload", world.ana)
+    for name in world.keys.principals(world.ana, world.allowed):
+        world.keys.verify(b"payload", signature, world.allowed, NOW, name)
+
+
+@pytest.mark.parametrize("person", ["ana", "nobody", "", "ben*", "*", "-h", "a\0b"])
+def test_another_person_is_refused(world: World, person: str) -> None:
+    """A signature counts for the person who made it, and for nobody else."""
+    signature = world.keys.sign(b"payload", world.ben)
+    assert _refused(world.keys, b"payload", signature, world.allowed, person) == "keys.signature"
 
 
 def test_another_payload_is_refused(world: World) -> None:
     """A signature is over exactly what was signed."""
     signature = world.keys.sign(b"payload", world.ana)
-    assert _refused(world.keys, b"payload\n", signature, world.allowed) == "keys.signature"
+    assert _refused(world.keys, b"payload\n", signature, world.allowed, "ana") == "keys.signature"
 
 
 def test_a_key_is_valid_in_its_time(world: World) -> None:
     """Validity is judged at the time that is asked about."""
     signature = world.keys.sign(b"payload", world.ben)
-    assert world.keys.verify(b"payload", signature, world.allowed, NOW) == "ben"
-    assert _refused(world.keys, b"payload", signature, world.allowed, LATER) == "keys.signature"
+    world.keys.verify(b"payload", signature, world.allowed, NOW, "ben")
+    assert (
+        _refused(world.keys, b"payload", signature, world.allowed, "ben", LATER) == "keys.signature"
+    )
 
 
 def test_owners_are_named_in_order(world: World) -> None:
@@ -109,7 +127,7 @@ def test_a_stranger_is_refused(folder: Path, tmp_path: Path) -> None:
     allowed = tmp_path / "allowed"
     allowed.write_text(f"# people\n\nana {public(folder / 'ana')} # the laptop\nbroken\n")
     signature = _keys().sign(b"payload", folder / "eva")
-    assert _refused(_keys(), b"payload", signature, allowed) == "keys.not-allowed"
+    assert _refused(_keys(), b"payload", signature, allowed, "eva") == "keys.not-allowed"
 
 
 def test_a_pattern_names_nobody(folder: Path, tmp_path: Path) -> None:
@@ -118,10 +136,10 @@ def test_a_pattern_names_nobody(folder: Path, tmp_path: Path) -> None:
     allowed.write_text(f"*@example.com,a?a {public(folder / 'ana')}\n")
     keys, signature = _keys(), _keys().sign(b"payload", folder / "ana")
     assert keys.principals(folder / "ana", allowed) == ()
-    assert _refused(keys, b"payload", signature, allowed) == "keys.not-allowed"
+    assert _refused(keys, b"payload", signature, allowed, "ana@example.com") == "keys.not-allowed"
     with allowed.open("a") as file:
         file.write(f'"ana@example.com" {public(folder / "ana")}\n')
-    assert keys.verify(b"payload", signature, allowed, NOW) == "ana@example.com"
+    keys.verify(b"payload", signature, allowed, NOW, "ana@example.com")
 
 
 def test_two_keys_of_one_person(folder: Path, tmp_path: Path) -> None:
@@ -132,7 +150,7 @@ def test_two_keys_of_one_person(folder: Path, tmp_path: Path) -> None:
     keys = _keys()
     for name in ("ana", "ben"):
         signature = keys.sign(b"payload", folder / name)
-        assert keys.verify(b"payload", signature, allowed, NOW) == "ana"
+        keys.verify(b"payload", signature, allowed, NOW, "ana")
         assert keys.principals(folder / name, allowed) == ("ana",)
 
 
@@ -141,9 +159,9 @@ def test_a_line_for_another_namespace_is_refused(folder: Path, tmp_path: Path) -
     allowed = tmp_path / "allowed"
     keys, signature = _keys(), _keys().sign(b"payload", folder / "ana")
     allowed.write_text(f'ana namespaces="git" {public(folder / "ana")}\n')
-    assert _refused(keys, b"payload", signature, allowed) == "keys.signature"
+    assert _refused(keys, b"payload", signature, allowed, "ana") == "keys.signature"
     allowed.write_text(f'ana namespaces="git,handrail" {public(folder / "ana")}\n')
-    assert keys.verify(b"payload", signature, allowed, NOW) == "ana"
+    keys.verify(b"payload", signature, allowed, NOW, "ana")
 
 
 def test_a_signature_for_another_namespace_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -154,7 +172,7 @@ def test_a_signature_for_another_namespace_is_refused(folder: Path, tmp_path: Pa
     options = ["-Y", "sign", "-q", "-n", "git", "-f", str(folder / "ana"), str(payload)]
     subprocess.run(["ssh-keygen", *options], check=True, capture_output=True)
     signature = Path(f"{payload}.sig").read_text()
-    assert _refused(_keys(), b"payload", signature, allowed) == "keys.signature"
+    assert _refused(_keys(), b"payload", signature, allowed, "ana") == "keys.signature"
 
 
 def test_times_are_utc_wherever_it_runs(folder: Path, tmp_path: Path) -> None:
@@ -164,9 +182,9 @@ def test_times_are_utc_wherever_it_runs(folder: Path, tmp_path: Path) -> None:
     signature = _keys().sign(b"payload", folder / "ana")
     for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):
         keys = _keys({"TZ": zone})
-        assert keys.verify(b"payload", signature, allowed, NOW) == "ana"
+        keys.verify(b"payload", signature, allowed, NOW, "ana")
         early = datetime(2026, 6, 1, 11, 59, tzinfo=UTC)
-        assert _refused(keys, b"payload", signature, allowed, early) == "keys.signature"
+        assert _refused(keys, b"payload", signature, allowed, "ana", early) == "keys.signature"
 
 
 def test_a_certificate_names_its_signer(folder: Path, tmp_path: Path) -> None:
@@ -179,12 +197,14 @@ def test_a_certificate_names_its_signer(folder: Path, tmp_path: Path) -> None:
     allowed.write_text(f"*@example.com cert-authority {public(folder / 'authority')}\n")
     keys = _keys()
     signature = keys.sign(b"payload", Path(f"{key}-cert.pub"))
-    assert keys.verify(b"payload", signature, allowed, NOW) == "dan@example.com"
-    assert _refused(keys, b"payload", signature, allowed, LATER) != ""
+    keys.verify(b"payload", signature, allowed, NOW, "dan@example.com")
+    assert _refused(keys, b"payload", signature, allowed, "dan@example.com", LATER) != ""
+    for other in ("eva@example.com", "*@example.com", "", "dan@example.com\0"):
+        assert _refused(keys, b"payload", signature, allowed, other) != ""
     # The authority's own key certifies people; it is none itself.
     assert keys.principals(folder / "authority", allowed) == ()
     own = keys.sign(b"payload", folder / "authority")
-    assert _refused(keys, b"payload", own, allowed) == "keys.not-allowed"
+    assert _refused(keys, b"payload", own, allowed, "authority@example.com") == "keys.not-allowed"
 
 
 def test_a_locked_key_without_a_terminal_says_what_to_do(folder: Path) -> None:
@@ -225,7 +245,7 @@ def test_a_key_may_lie_in_the_agent(agent: str, tmp_path: Path) -> None:
     allowed = tmp_path / "allowed"
     allowed.write_text(f"dan {public(key)}\n")
     signature = _keys(environment).sign(b"payload", Path(f"{key}.pub"))
-    assert _keys().verify(b"payload", signature, allowed, NOW) == "dan"
+    _keys().verify(b"payload", signature, allowed, NOW, "dan")
     with pytest.raises(KeysError):
         _keys().sign(b"payload", Path(f"{key}.pub"))
 
@@ -237,7 +257,7 @@ def test_other_kinds_of_keys_sign(tmp_path: Path, kind: str) -> None:
     allowed = tmp_path / "allowed"
     allowed.write_text(f"dan {public(key)}\n")
     signature = _keys().sign(b"payload", key)
-    assert _keys().verify(b"payload", signature, allowed, NOW) == "dan"
+    _keys().verify(b"payload", signature, allowed, NOW, "dan")
     assert _keys().principals(key, allowed) == ("dan",)
 
 
@@ -246,13 +266,13 @@ def test_what_is_no_signature_is_refused(folder: Path, tmp_path: Path, signature
     """Text that is no signature is refused before any program reads it."""
     allowed = tmp_path / "allowed"
     allowed.write_text(f"ana {public(folder / 'ana')}\n")
-    assert _refused(_keys(), b"payload", signature, allowed) == "keys.signature"
+    assert _refused(_keys(), b"payload", signature, allowed, "ana") == "keys.signature"
 
 
 def test_a_missing_file_of_people_is_an_error(folder: Path, tmp_path: Path) -> None:
     """Without `allowed_signers` nobody is allowed, and the error names the file."""
     signature = _keys().sign(b"payload", folder / "ana")
-    assert _refused(_keys(), b"payload", signature, tmp_path / "none") == "keys.not-allowed"
+    assert _refused(_keys(), b"payload", signature, tmp_path / "none", "ana") == "keys.not-allowed"
 
 
 def test_without_ssh_keygen_the_error_says_what_to_install(folder: Path) -> None:

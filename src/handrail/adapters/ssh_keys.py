@@ -14,11 +14,17 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from handrail.adapters.ssh_signers import owners, public_key, signing_key
+from handrail.adapters.ssh_signers import (
+    is_certificate,
+    owners,
+    public_key,
+    read_allowed,
+    signing_key,
+)
 from handrail.errors import KeysError
 
 NAMESPACE = "handrail"
@@ -64,47 +70,34 @@ class SshKeys:
             raise self._unsigned(key, _said(done))
         return done.stdout.decode("ascii")
 
-    def verify(self, payload: bytes, signature: str, allowed: Path, at: datetime) -> str:
-        """Return the principal who signed; see `ports.Keys`.
-
-        Where several names own the key, the first in the file whose line is valid.
-        """
-        text = _read_allowed(allowed)
-        if len(signature) > _SIGNATURE_CHARACTERS or signing_key(signature) is None:
+    def verify(
+        self, payload: bytes, signature: str, allowed: Path, at: datetime, person: str
+    ) -> None:
+        """Raise unless `person` signed `payload`; see `ports.Keys`."""
+        text = read_allowed(allowed)
+        key = signing_key(signature) if len(signature) <= _SIGNATURE_CHARACTERS else None
+        if key is None:
             raise KeysError(
                 "keys.signature",
                 "the signature is not one of SSH",
                 hint="sign again: handrail approve",
             )
+        _refuse_other(key, text, person, allowed)
         with tempfile.TemporaryDirectory(prefix="handrail-") as directory:
             file = Path(directory) / "signature"
             file.write_text(signature, encoding="utf-8")
-            said = ""
-            for name in self._candidates(signature, file, allowed, text, at):
-                options = ["-I", name, "-n", NAMESPACE, "-s", str(file), _time(at)]
-                done = self._run(["verify", "-f", str(allowed), *options], payload, _ANSWER_S)
-                if done.returncode == 0:
-                    return name
-                said = _said(done)
-        raise _unverified(said, allowed)
+            options = ["-I", person, "-n", NAMESPACE, "-s", str(file), _time(at)]
+            done = self._run(["verify", "-f", str(allowed), *options], payload, _ANSWER_S)
+        if done.returncode != 0:
+            raise KeysError(
+                "keys.signature",
+                f"the signature does not verify as {person}'s: {_said(done)}",
+                hint="what was signed has changed, or the key was not valid then; sign again",
+            )
 
     def principals(self, key: Path, allowed: Path) -> tuple[str, ...]:
         """Return who owns `key`; see `ports.Keys`. In the order of the file; never a pattern."""
-        return owners(self._public(key), _read_allowed(allowed))
-
-    def _candidates(
-        self, signature: str, file: Path, allowed: Path, text: str, at: datetime
-    ) -> Iterator[str]:
-        names = owners(signing_key(signature) or b"", text)
-        yield from names
-        if names:
-            return
-        # A certificate: its authority has a line, and ssh-keygen says which of its names fit there.
-        done = self._run(
-            ["find-principals", "-s", str(file), "-f", str(allowed), _time(at)], b"", _ANSWER_S
-        )
-        for line in done.stdout.decode("utf-8", "replace").splitlines():
-            yield from (name for name in line.split(",") if not set(name) & set("*?!"))
+        return owners(self._public(key), read_allowed(allowed))
 
     def _public(self, key: Path) -> bytes:
         """Return the public half of `key`, without asking for its passphrase."""
@@ -172,26 +165,23 @@ def _said(done: subprocess.CompletedProcess[bytes]) -> str:
     return _KEY_MATERIAL.sub("...", said)[:_MESSAGE_CHARACTERS]
 
 
-def _read_allowed(allowed: Path) -> str:
-    try:
-        return allowed.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
+def _refuse_other(key: bytes, text: str, person: str, allowed: Path) -> None:
+    """Raise when `key` is not by name a key of `person`.
+
+    ssh-keygen would take a pattern (`*@example.com`) for anybody who fits it. For a certificate,
+    the names are in it, and ssh-keygen compares them.
+    """
+    names = owners(key, text)
+    if person in names or (is_certificate(key) and person.isprintable()):
+        return
+    if names:
         raise KeysError(
-            "keys.not-allowed",
-            f"`{allowed}` cannot be read: {error.strerror}",
-            hint="write it, a line a person: EMAIL ssh-ed25519 AAAA...",
-        ) from error
-
-
-def _unverified(said: str, allowed: Path) -> KeysError:
-    if not said:
-        return KeysError(
-            "keys.not-allowed",
-            f"the key that signed belongs to nobody in `{allowed}`",
-            hint="add a line with the person's name and public key, and have it reviewed",
+            "keys.signature",
+            f"the key that signed is {names[0]}'s, not {person}'s",
+            hint=f"sign with a key of {person}, or as {names[0]}",
         )
-    return KeysError(
-        "keys.signature",
-        f"the signature does not verify: {said}",
-        hint="what was signed has changed, or the key was not valid then; sign again",
+    raise KeysError(
+        "keys.not-allowed",
+        f"the key that signed belongs to nobody in `{allowed}`",
+        hint="add a line with the person's name and public key, and have it reviewed",
     )

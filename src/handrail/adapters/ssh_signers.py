@@ -1,9 +1,7 @@
 """The `allowed_signers` file and public keys, read as far as it takes to name who owns a key.
 
 Rules:
-- Only `ssh-keygen` decides whether a signature is good. What is read here names candidates for it,
-  because `ssh-keygen -Y find-principals` stops at the first line that fits, and that may be a
-  pattern, or a line that is no longer valid.
+- Nothing here decides whether a signature is good.
 - A pattern (`*@example.com`) names nobody.
 - A line that cannot be read names nobody; `ssh-keygen` refuses it too.
 """
@@ -15,22 +13,53 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+from handrail.errors import KeysError
 
 _WORD = re.compile(r'(?:[^\s"]|"(?:\\.|[^"\\])*")+')
+_OPTION = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 _KEY_TYPE = re.compile(r"(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+")
 _PATTERN = re.compile(r"[*?!]")
 _PRIVATE_MAGIC = b"openssh-key-v1\0"
 _SIGNATURE_MAGIC = b"SSHSIG"
+_CERTIFICATE = b"-cert-v01@openssh.com"
 _ARMOUR = re.compile(r"-----BEGIN [A-Z ]+-----(.*?)-----END [A-Z ]+-----", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Signer:
-    """One line: who may sign with which key; `is_authority` when the key signs certificates."""
+    """One line: who may sign with which key.
+
+    Attributes:
+        principals: names, patterns left out.
+        options: as written, without quotes: `namespaces=handrail,git`.
+    """
 
     principals: tuple[str, ...]
     key: bytes
-    is_authority: bool
+    options: tuple[str, ...]
+
+    @property
+    def is_authority(self) -> bool:
+        """Whether the key signs certificates, and no payloads."""
+        return any(option.lower() == "cert-authority" for option in self.options)
+
+
+def read_allowed(allowed: Path) -> str:
+    """Return the text of an `allowed_signers` file.
+
+    Raises:
+        KeysError: it cannot be read.
+    """
+    try:
+        return allowed.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise KeysError(
+            "keys.not-allowed",
+            f"`{allowed}` cannot be read: {error.strerror}",
+            hint="write it, a line a person: EMAIL ssh-ed25519 AAAA...",
+        ) from error
 
 
 def signers(text: str) -> tuple[Signer, ...]:
@@ -48,8 +77,8 @@ def _signers(text: str) -> Iterator[Signer]:
         key = _decoded(words[at + 1]) if at is not None and len(words) > at + 1 else None
         if at is None or key is None:
             continue
-        options = words[1].lower().split(",") if at > 1 else []
-        yield Signer(_names(words[0]), key, "cert-authority" in options)
+        options = _OPTION.findall(words[1]) if at > 1 else []
+        yield Signer(_names(words[0]), key, tuple(o.replace('"', "") for o in options))
 
 
 def _names(field: str) -> tuple[str, ...]:
@@ -72,30 +101,39 @@ def public_key(content: bytes) -> bytes | None:
     words = text.split(maxsplit=2)
     if len(words) > 1 and _KEY_TYPE.fullmatch(words[0]):
         return _decoded(words[1])
-    blob = _armoured(text)
+    blob = armoured(text)
     if blob is None or not blob.startswith(_PRIVATE_MAGIC):
         return None
     try:
         rest = blob[len(_PRIVATE_MAGIC) :]
         for _ in ("cipher", "key derivation", "its options"):
-            _, rest = _string(rest)
-        return _string(rest[4:])[0]  # after the number of keys, which is always 1
+            _, rest = string_of(rest)
+        return string_of(rest[4:])[0]  # after the number of keys, which is always 1
     except (struct.error, ValueError):
         return None
 
 
 def signing_key(signature: str) -> bytes | None:
     """Return the public key (or certificate) that a signature says it was made with."""
-    blob = _armoured(signature)
+    blob = armoured(signature)
     if blob is None or not blob.startswith(_SIGNATURE_MAGIC):
         return None
     try:
-        return _string(blob[len(_SIGNATURE_MAGIC) + 4 :])[0]  # after the version
+        return string_of(blob[len(_SIGNATURE_MAGIC) + 4 :])[0]  # after the version
     except (struct.error, ValueError):
         return None
 
 
-def _armoured(text: str) -> bytes | None:
+def is_certificate(key: bytes) -> bool:
+    """Whether a key is one that an authority certified: the names of its owner are in it."""
+    try:
+        return string_of(key)[0].endswith(_CERTIFICATE)
+    except (struct.error, ValueError):
+        return False
+
+
+def armoured(text: str) -> bytes | None:
+    """Return what stands between the BEGIN and END lines, decoded; None where it is not so."""
     found = _ARMOUR.search(text)
     return None if found is None else _decoded("".join(found.group(1).split()))
 
@@ -107,7 +145,12 @@ def _decoded(text: str) -> bytes | None:
         return None
 
 
-def _string(data: bytes) -> tuple[bytes, bytes]:
+def string_of(data: bytes) -> tuple[bytes, bytes]:
+    """Return the first string of SSH's wire format, and what follows it.
+
+    Raises:
+        struct.error, ValueError: the data is shorter than it says.
+    """
     (length,) = struct.unpack_from(">I", data)
     if len(data) < 4 + length:
         raise ValueError("shorter than it says")

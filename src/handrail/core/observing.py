@@ -117,14 +117,14 @@ def verified(
         if not approval.made_at <= now < approval.expires_at:
             continue
         try:
-            signer = world.keys.verify(
+            world.keys.verify(
                 payload(approval, target),
                 approval.signature,
                 world.allowed_signers,
                 datetime.fromisoformat(now),
+                approval.person,
             )
         except KeysError:
             continue
-        if signer == approval.person:
-            found.append(approval)
+        found.append(approval)
     return tuple(found)

@@ -32,18 +32,21 @@ class FakeKeys:
             raise KeysError("keys.unavailable", f"there is no key `{key}`")
         return f"{sha256(payload)} {key}"
 
-    def verify(self, payload: bytes, signature: str, allowed: Path, at: datetime) -> str:
-        """Return the principal who signed; see `ports.Keys`."""
+    def verify(
+        self, payload: bytes, signature: str, allowed: Path, at: datetime, person: str
+    ) -> None:
+        """Raise unless `person` signed `payload`; see `ports.Keys`."""
         digest, _, name = signature.partition(" ")
         owners = self.principals(Path(name), allowed)
-        if digest != sha256(payload):
-            raise KeysError("keys.signature", "the signature is over something else")
         if not owners:
             raise KeysError("keys.not-allowed", "the key belongs to nobody")
+        if person not in owners:
+            raise KeysError("keys.signature", f"the key is {owners[0]}'s, not {person}'s")
+        if digest != sha256(payload):
+            raise KeysError("keys.signature", "the signature is over something else")
         begin, end = self._valid.get(Path(name), (at, at))
         if not begin <= at <= end:
             raise KeysError("keys.signature", "the key was not valid then")
-        return owners[0]
 
     def principals(self, key: Path, allowed: Path) -> tuple[str, ...]:  # noqa: ARG002  # the port's
         """Return who owns `key`; see `ports.Keys`."""
