@@ -66,7 +66,7 @@ class HandrailError(Exception):
         return {
             "code": self.code,
             "message": sanitise(self.message),
-            "file": self.at.file if self.at else None,
+            "file": sanitise(self.at.file) if self.at else None,
             "line": self.at.line if self.at else None,
             "hint": sanitise(self.hint),
         }
@@ -244,9 +244,14 @@ def render(error: HandrailError) -> str:
 
 
 def _render_one(error: HandrailError) -> str:
-    lines = [f"error[{error.code}]: {sanitise(error.message, keep_lines=True)}"]
+    lines = [f"error[{error.code}]: {_indented(error.message)}"]
     if error.at is not None:
         lines.append(f"  --> {sanitise(str(error.at))}")
     if error.hint:
-        lines += ["", f"hint: {sanitise(error.hint, keep_lines=True)}"]
+        lines += ["", f"hint: {_indented(error.hint)}"]
     return "\n".join(lines)
+
+
+def _indented(text: str) -> str:
+    """Return text whose later lines cannot be taken for ours: a name may hold a line end."""
+    return sanitise(text, keep_lines=True).replace("\n", "\n       ")

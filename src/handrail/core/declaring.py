@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from handrail.core.world import Declared, Kit
-from handrail.errors import DeclarationErrors, Place, UsageError
+from handrail.errors import DeclarationError, DeclarationErrors, Place, UsageError
 from handrail.estate import checking
 from handrail.estate import loading as estates
 from handrail.estate.model import Address, Estate, Resource, StoreSettings
@@ -16,6 +17,7 @@ from handrail.operations.model import Operation
 from handrail.plans import policy as policies
 from handrail.plans.judging import Guard
 
+T = TypeVar("T")
 POSTGRES_SCHEMES = ("postgres://", "postgresql://")
 
 
@@ -28,15 +30,32 @@ def load(root: Path, kits: Sequence[Kit], guards: Sequence[Guard]) -> Declared:
     kinds: dict[str, dict[str, Key]] = {}
     for kit in kits:
         kinds.update({kind: dict(keys) for kind, keys in kit.kinds.items()})
-    estate = estates.load(root, kinds)
-    found = operations.load(root)
-    for kit in kits:
-        found = {operation.name: operation for operation in kit.operations} | found
-    policy = policies.load(root, tuple(guard.name for guard in guards))
-    problems = checking.errors(estate) + operations.errors(found, estate, root)
-    if problems:
-        raise DeclarationErrors(problems)
+    problems: list[DeclarationError] = []
+    estate = _read(lambda: estates.load(root, kinds), problems)
+    found = _read(lambda: operations.load(root), problems)
+    policy = _read(lambda: policies.load(root, tuple(guard.name for guard in guards)), problems)
+    if estate is not None:
+        problems += checking.errors(estate)
+    if estate is not None and found is not None:
+        for kit in kits:
+            found = {operation.name: operation for operation in kit.operations} | found
+        problems += operations.errors(found, estate, root)
+    if problems or estate is None or found is None or policy is None:
+        raise DeclarationErrors(sorted(problems, key=_position))
     return Declared(estate, found, policy)
+
+
+def _read(load_one: Callable[[], T], problems: list[DeclarationError]) -> T | None:
+    """Return what is read; None, with all that is wrong with it in `problems`."""
+    try:
+        return load_one()
+    except DeclarationErrors as error:
+        problems += error.errors
+        return None
+
+
+def _position(problem: DeclarationError) -> tuple[str, int]:
+    return (problem.at.file, problem.at.line or 0) if problem.at else ("", 0)
 
 
 def find_operation(declared: Declared, name: str, root: Path, target: str) -> Operation:

@@ -8,6 +8,7 @@ Rules:
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -52,43 +53,52 @@ def yaml_files(root: Path, folder: str, problems: list[DeclarationError]) -> Ite
     top = root / folder
     if not top.is_dir():
         return
-    inside = root.resolve()
+    if (problem := link_problem(root, top)) is not None:
+        problems.append(problem)
+        return
     for path in sorted(top.rglob("*")):
-        if path.suffix not in {".yaml", ".yml"} or path.name.startswith("."):
-            continue
+        is_yaml = path.suffix in {".yaml", ".yml"} and not path.name.startswith(".")
         name = path.relative_to(root).as_posix()
-        if not path.resolve().is_relative_to(inside):
-            problems.append(
-                DeclarationError(
-                    "estate.outside",
-                    f"`{name}` leads out of the repository",
-                    at=Place(name),
-                    hint="put the file itself here, not a link",
-                )
-            )
-        elif path.is_file():
+        if (is_yaml or path.is_dir()) and (problem := link_problem(root, path)) is not None:
+            problems.append(problem)
+        elif is_yaml and path.is_file():
             yield name
+        elif is_yaml and not path.is_dir():
+            problems.append(
+                DeclarationError("estate.unreadable", f"`{name}` is no file", at=Place(name))
+            )
+
+
+def link_problem(root: Path, path: Path) -> DeclarationError | None:
+    """Return why a symbolic link is not followed; None for one to a file, and for what is none."""
+    if not path.is_symlink():
+        return None
+    name = path.relative_to(root).as_posix()
+    # Not `Path.resolve`: it raises where links go in a circle.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        said, hint = "leads out of the repository", "put the file itself here, not a link"
+    elif path.is_dir():
+        said, hint = "is a link to a folder", "put the folder itself here, not a link"
+    else:
+        return None
+    return DeclarationError("estate.outside", f"`{name}` {said}", at=Place(name), hint=hint)
 
 
 def read_text(root: Path, name: str, source: Source) -> str:
     """Return a file's text; empty, with a problem in `source`, when it cannot be had."""
-    path = root / name
     data = b""
     try:
-        with path.open("rb") as file:
+        with (root / name).open("rb") as file:
             data = file.read(SIZE_LIMIT_BYTES + 1)
-        return data.decode("utf-8")
+        if len(data) <= SIZE_LIMIT_BYTES:
+            return data.decode("utf-8")
+        code, said, line = "estate.too-large", f"larger than {SIZE_LIMIT_BYTES:,} bytes", None
     except UnicodeDecodeError as error:
+        code, said = "estate.syntax", "not UTF-8 text"
         line = data[: error.start].count(b"\n") + 1
-        source.problems.append(
-            DeclarationError("estate.syntax", "not UTF-8 text", at=Place(name, line))
-        )
     except OSError as error:
-        source.problems.append(
-            DeclarationError(
-                "estate.unreadable", f"cannot be read: {error.strerror}", at=Place(name)
-            )
-        )
+        code, said, line = "estate.unreadable", f"cannot be read: {error.strerror}", None
+    source.problems.append(DeclarationError(code, said, at=Place(name, line)))
     return ""
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import yaml
 
@@ -103,7 +103,7 @@ class Text:
         self._number = number
 
     def read(self, node: yaml.Node, source: Source) -> Any:
-        if not isinstance(node, yaml.ScalarNode) or not node.tag.startswith(_STANDARD):
+        if not _is_scalar(node):
             return source.problem("estate.wrong-type", f"expected {self._saying}", node)
         if node.tag == _STANDARD + "null" and not node.style:
             return source.problem(
@@ -126,7 +126,7 @@ class Flag:
     """`true` or `false`."""
 
     def read(self, node: yaml.Node, source: Source) -> Any:
-        if isinstance(node, yaml.ScalarNode) and node.value in {"true", "false"}:
+        if _is_scalar(node) and node.value in {"true", "false"}:
             return bool(node.value == "true")
         return source.problem("estate.wrong-type", "expected `true` or `false`", node)
 
@@ -141,7 +141,7 @@ class Choice:
         self._words = words
 
     def read(self, node: yaml.Node, source: Source) -> Any:
-        if isinstance(node, yaml.ScalarNode) and node.value in self._words:
+        if _is_scalar(node) and node.value in self._words:
             return str(node.value)
         found = node.value if isinstance(node, yaml.ScalarNode) else "a collection"
         said = ", ".join(f"`{word}`" for word in self._words)
@@ -166,6 +166,8 @@ class ListOf:
         if not isinstance(node, yaml.SequenceNode):
             value = self._item.read(node, source)
             return None if value is None else (value,)
+        if node.tag != _STANDARD + "seq":
+            return source.problem("estate.wrong-type", "expected a list", node)  # type: ignore[no-any-return]  # None
         if not source.enter(node):
             return None
         values = [self._item.read(child, source) for child in node.value]
@@ -313,13 +315,6 @@ class _Placed:
 
 def parse(text: str, source: Source) -> yaml.Node | None:
     """Return the root node of `text`; None when it is empty or was reported as broken."""
-    if len(text) > SIZE_LIMIT_BYTES:
-        source.problems.append(
-            DeclarationError(
-                "estate.too-large", f"larger than {SIZE_LIMIT_BYTES:,} bytes", at=Place(source.file)
-            )
-        )
-        return None
     try:
         if (line := _too_deep(text)) is not None:
             source.problems.append(
@@ -337,10 +332,10 @@ def parse(text: str, source: Source) -> yaml.Node | None:
         source.problems.append(
             DeclarationError("estate.syntax", f"not YAML: {error.problem or error.context}", at=at)
         )
-    except (yaml.YAMLError, RecursionError) as error:
-        source.problems.append(
-            DeclarationError("estate.syntax", f"not YAML: {error}", at=Place(source.file))
-        )
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        said = f"not YAML: the character U+{ord(text[error.position]):04X} is not allowed"
+        source.problems.append(DeclarationError("estate.syntax", said, at=Place(source.file, line)))
     return None
 
 
@@ -389,6 +384,10 @@ PERCENT = Text(r"[0-9]{1,3}(\.[0-9]+)? ?%", "a percentage such as `1%`", convert
 COUNT = Text(r"[0-9]{1,15}", "a whole number", convert=int, number=True)
 DATE = Text(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])", "a date such as `2027-01-31`")
 FLAG = Flag()
+
+
+def _is_scalar(node: yaml.Node) -> TypeGuard[yaml.ScalarNode]:
+    return isinstance(node, yaml.ScalarNode) and node.tag.startswith(_STANDARD)
 
 
 def _is_mapping(node: yaml.Node, source: Source) -> bool:

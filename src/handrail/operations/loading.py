@@ -7,6 +7,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from handrail.errors import DeclarationError, DeclarationErrors, Place, UsageError
@@ -65,6 +66,7 @@ def errors(operations: dict[str, Operation], estate: Estate, root: Path) -> list
     found: list[DeclarationError] = []
     for operation in operations.values():
         found += _target_errors(operation, estate)
+        found += _default_errors(operation)
         found += _script_errors(operation.argv[0], operation, root)
         if operation.undo.kind == "script":
             found += _script_errors(operation.undo.argv[0], operation, root)
@@ -111,6 +113,17 @@ def _target_errors(operation: Operation, estate: Estate) -> list[DeclarationErro
         if ref not in estate.resources
     ]
     return found
+
+
+def _default_errors(operation: Operation) -> Iterator[DeclarationError]:
+    for parameter in operation.parameters:
+        if parameter.default is not None and not _fits(parameter, parameter.default):
+            yield DeclarationError(
+                "operations.parameter",
+                f"the default of parameter `{parameter.name}` must be {_wanted(parameter)}, not "
+                f"`{parameter.default}`",
+                at=operation.place,
+            )
 
 
 def _script_errors(script: str, operation: Operation, root: Path) -> list[DeclarationError]:
@@ -206,17 +219,24 @@ def values(operation: Operation, given: dict[str, str]) -> dict[str, str]:
 
 
 def _typed(parameter: Parameter, value: str, operation: Operation) -> str:
-    wanted = {
-        "int": value.removeprefix("-").isascii() and value.removeprefix("-").isdigit(),
-        "bool": value in {"true", "false"},
-        "choice": value in parameter.choices,
-        "text": "\0" not in value,
-    }
-    if not wanted[parameter.type]:
-        said = "one of " + ", ".join(parameter.choices) if parameter.choices else parameter.type
+    if not _fits(parameter, value):
         raise UsageError(
             "operations.parameter",
-            f"parameter `{parameter.name}` must be {said}, not `{value}`",
+            f"parameter `{parameter.name}` must be {_wanted(parameter)}, not `{value}`",
             at=operation.place,
         )
     return value
+
+
+def _fits(parameter: Parameter, value: str) -> bool:
+    digits = value.removeprefix("-")
+    return {
+        "int": digits.isascii() and digits.isdigit(),
+        "bool": value in {"true", "false"},
+        "choice": value in parameter.choices,
+        "text": "\0" not in value,
+    }[parameter.type]
+
+
+def _wanted(parameter: Parameter) -> str:
+    return "one of " + ", ".join(parameter.choices) if parameter.choices else parameter.type

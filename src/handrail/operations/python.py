@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import yaml
 
 from handrail.errors import DeclarationError, DeclarationErrors, Place
-from handrail.estate.loading import read_text
+from handrail.estate.loading import link_problem, read_text
 from handrail.estate.shapes import Source
 from handrail.operations.model import Operation
 from handrail.operations.shapes import OPERATION
@@ -80,75 +80,83 @@ def operation_of(function: Callable[..., object]) -> Operation:
 
 def load_python(root: Path, folder: str, problems: list[DeclarationError]) -> Iterator[Operation]:
     """Yield the operations in the Python files below `root/folder`, running none of them."""
-    inside = root.resolve()
     for path in sorted((root / folder).rglob("*.py")):
         name = path.relative_to(root).as_posix()
+        if (problem := link_problem(root, path)) is not None:
+            problems.append(problem)
+            continue
         source = Source(name)
-        if not path.resolve().is_relative_to(inside):
-            problems.append(
-                DeclarationError(
-                    "estate.outside", f"`{name}` leads out of the repository", at=Place(name)
-                )
-            )
-            continue
-        try:
-            tree = ast.parse(read_text(root, name, source), filename=name)
-        except (SyntaxError, ValueError, RecursionError) as error:
-            line = getattr(error, "lineno", None)
-            problems.append(
-                DeclarationError("operations.python", f"not Python: {error}", at=Place(name, line))
-            )
-            continue
+        text = read_text(root, name, source)
         problems += source.problems
-        for node in tree.body:
+        for node in _parse(text, name, problems):
             yield from _read_function(node, name, problems)
+
+
+def _parse(text: str, name: str, problems: list[DeclarationError]) -> list[ast.stmt]:
+    try:
+        return ast.parse(text, filename=name).body
+    # What is nested too deep ends in any of the last three.
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        at = Place(name, getattr(error, "lineno", None))
+        said = f"not Python: {str(error) or 'nested too deep'}"
+        problems.append(DeclarationError("operations.python", said, at=at))
+        return []
 
 
 def _read_function(
     node: ast.stmt, file: str, problems: list[DeclarationError]
 ) -> Iterator[Operation]:
-    if not isinstance(node, ast.FunctionDef):
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return
     for decorator in node.decorator_list:
-        if isinstance(decorator, ast.Call) and _name(decorator.func) == "operation":
-            found = _read_decorated(node, decorator, file, problems)
-            if found is not None:
-                yield found
+        called = decorator if isinstance(decorator, ast.Call) else None
+        if _name(called.func if called else decorator) != "operation":
+            continue
+        if isinstance(node, ast.AsyncFunctionDef) or called is None:
+            problems.append(_unreadable(node, file, "write `@operation(...)` on a plain `def`"))
+            return
+        found = _read_decorated(node, called, file, problems)
+        if found is not None:
+            yield found
+
+
+def _unreadable(
+    node: ast.FunctionDef | ast.AsyncFunctionDef, file: str, why: object
+) -> DeclarationError:
+    return DeclarationError(
+        "operations.python",
+        f"operation `{node.name}` cannot be read: {why}",
+        at=Place(file, node.lineno),
+        hint="write literals in the decorator, and int, str or bool parameters",
+    )
 
 
 def _read_decorated(
     node: ast.FunctionDef, decorator: ast.Call, file: str, problems: list[DeclarationError]
 ) -> Operation | None:
-    at = Place(file, node.lineno)
     try:
         keys = {str(k.arg): ast.literal_eval(k.value) for k in decorator.keywords}
         parameters = dict(_parameters(node))
-    except (ValueError, TypeError) as error:
-        problems.append(
-            DeclarationError(
-                "operations.python",
-                f"operation `{node.name}` cannot be read: {error}",
-                at=at,
-                hint="write literals in the decorator, and int, str or bool parameters",
-            )
-        )
+        declared = {k: v for k, v in keys.items() if k not in _FORBIDDEN} | {
+            "operation": node.name.replace("_", "-"),
+            "summary": (ast.get_docstring(node) or node.name).splitlines()[0],
+            "run": [file],
+            "parameters": parameters,
+        }
+        # Not escaped: YAML reads a pair of JSON's escapes as two characters.
+        root = yaml.compose(json.dumps(declared, ensure_ascii=False), yaml.SafeLoader)
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        problems.append(_unreadable(node, file, error))
         return None
-    declared = {k: v for k, v in keys.items() if k not in _FORBIDDEN} | {
-        "operation": node.name.replace("_", "-"),
-        "summary": (ast.get_docstring(node) or node.name).splitlines()[0],
-        "run": [file],
-        "parameters": parameters,
-    }
-    return _from_keys(declared, node.name, at, problems)
+    return _from_keys(root, node.name, Place(file, node.lineno), problems)
 
 
 def _from_keys(
-    declared: Mapping[str, Any], function: str, at: Place, problems: list[DeclarationError]
+    root: yaml.Node | None, function: str, at: Place, problems: list[DeclarationError]
 ) -> Operation | None:
     """Read the keys through the one shape that YAML goes through; JSON is YAML."""
     source = Source(at.file)
-    node = yaml.compose(json.dumps(declared), yaml.SafeLoader)
-    found: Operation | None = OPERATION.read(node, source) if node else None
+    found: Operation | None = OPERATION.read(root, source) if root else None
     problems += [DeclarationError(p.code, p.message, at=at, hint=p.hint) for p in source.problems]
     if found is None:
         return None
@@ -163,12 +171,16 @@ def _parameters(node: ast.FunctionDef) -> Iterator[tuple[str, dict[str, Any]]]:
     missing = [None] * (len(arguments.args) - len(arguments.defaults))
     defaults = [*missing, *arguments.defaults, *arguments.kw_defaults]
     for argument, default in zip(plain, defaults, strict=True):
-        kind = _TYPES.get(_name(argument.annotation))
+        annotation = _name(argument.annotation)
+        kind = _TYPES.get(annotation)
         if kind is None:
             raise ValueError(f"parameter `{argument.arg}` must be int, str or bool")
         shape: dict[str, Any] = {"type": kind}
         if default is not None:
-            shape["default"] = _text(ast.literal_eval(default))
+            value = ast.literal_eval(default)
+            if type(value).__name__ != annotation:
+                raise ValueError(f"the default of `{argument.arg}` is not {annotation}")
+            shape["default"] = _text(value)
         yield argument.arg, shape
 
 

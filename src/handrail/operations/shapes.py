@@ -38,6 +38,7 @@ from handrail.operations.model import (
 PARTS = ("url", "host", "port", "user", "password", "database", "path")
 VERBS = ("drop", "truncate", "delete", "update", "alter", "insert", "create")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_IRREVERSIBLE = re.compile(r"irreversible *(:|$)")
 _NOUN = Text(r"[a-z]+ \S.*", "a kind and a name, such as `table sessions`")
 
 
@@ -78,7 +79,7 @@ class _UndoShape:
             return Undo("irreversible", reason=found["irreversible"]) if found else None
         if isinstance(node, yaml.ScalarNode) and node.value == "restore":
             return Undo("restore")
-        if isinstance(node, yaml.ScalarNode) and node.value.startswith("irreversible"):
+        if isinstance(node, yaml.ScalarNode) and _IRREVERSIBLE.match(node.value):
             reason = node.value.partition(":")[2].strip()
             if reason:
                 return Undo("irreversible", reason=reason)

@@ -69,7 +69,15 @@ class Effect:
 
 
 def worst_first(effects: Iterable[Effect]) -> tuple[Effect, ...]:
-    """Return `effects` in the order of `VERBS`, then most rows first, then by name."""
-    return tuple(
-        sorted(effects, key=lambda e: (VERBS.index(e.verb), -(e.rows or 0), e.kind, e.name))
-    )
+    """Return `effects` in the order of `VERBS`, then most rows first, then by name.
+
+    The order is total: whatever order they came in, they leave in one.
+    """
+    return tuple(sorted(effects, key=_rank))
+
+
+def _rank(effect: Effect) -> tuple[object, ...]:
+    rows, net = effect.rows or 0, effect.net or 0
+    known = (effect.rows is None, -net, effect.net is None)
+    named = (effect.kind, effect.name, effect.resource, effect.detail)
+    return (VERBS.index(effect.verb), -rows, *named, *known)

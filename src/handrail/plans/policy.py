@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta, timezone, tzinfo
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any
 
 from handrail.errors import DeclarationError, DeclarationErrors, Place
-from handrail.estate.loading import read_text
+from handrail.estate.loading import link_problem, read_text
 from handrail.estate.shapes import (
     COUNT,
     DATE,
@@ -65,7 +65,8 @@ class Freeze:
         risk: the lowest risk that is frozen.
         days: weekdays; empty for every day.
         start: time of day at which it begins.
-        end: time of day at which it ends; midnight when it lasts to the end of the day.
+        end: time of day at which it ends, of the next day when it is not after `start`; the end of
+            the day when left out.
         first: first date, `YYYY-MM-DD`; empty for always.
         last: last date, included.
         zone: the time zone of all these, an IANA name; UTC when left out.
@@ -84,16 +85,20 @@ class Freeze:
     def covers(self, moment: datetime) -> bool:
         """Whether `moment` (aware) is inside."""
         local = moment.astimezone(_zone(self.zone))
-        if self.days and DAYS[local.weekday()] not in self.days:
-            return False
-        today = local.date().isoformat()
-        if (self.first and today < self.first) or (self.last and today > self.last):
-            return False
-        clock = local.time().replace(tzinfo=None)
-        begins = _time(self.start, time.min)
-        return clock >= begins and (
-            not self.end or self.end == "24:00" or clock < _time(self.end, time.max)
+        clock, today = local.time().replace(tzinfo=None), local.date()
+        begins, ends = _time(self.start), None if self.end in {"", "24:00"} else _time(self.end)
+        if ends is None or begins < ends:
+            return self._includes(today) and begins <= clock and (ends is None or clock < ends)
+        # Over midnight: the evening of a day that is meant, or the morning after one.
+        return (self._includes(today) and clock >= begins) or (
+            self._includes(today - timedelta(days=1)) and clock < ends
         )
+
+    def _includes(self, day: date) -> bool:
+        if self.days and DAYS[day.weekday()] not in self.days:
+            return False
+        text = day.isoformat()
+        return not ((self.first and text < self.first) or (self.last and text > self.last))
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,9 @@ def _freeze(
     return Freeze(risk, days, start, end, first, last, zone, because, str(place))
 
 
-_CLOCK = Text(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00", "a time such as `15:00`")
+_CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9]"
+_START = Text(_CLOCK, "a time such as `15:00`")
+_END = Text(f"{_CLOCK}|24:00", "a time such as `15:00`")
 _RISK = Choice(*RISKS)
 
 _REHEARSAL = Record(
@@ -183,7 +190,7 @@ _APPROVAL = Record(
     dict,
     {
         "max-age": Key(DURATION, "how long it counts", default=14400),
-        "by": Key(MapOf(TEXT), "risk to the group that approves it", default={}),
+        "by": Key(MapOf(placed(TEXT)), "risk to the group that approves it", default={}),
     },
 )
 POLICY = Record(
@@ -206,8 +213,8 @@ POLICY = Record(
                     {
                         "risk": Key(_RISK, "the lowest risk that is frozen", default="high"),
                         "days": Key(ListOf(Choice(*DAYS)), "weekdays", default=()),
-                        "start": Key(_CLOCK, "when it begins, of the day", default=""),
-                        "end": Key(_CLOCK, "when it ends, of the day", default=""),
+                        "start": Key(_START, "when it begins, of the day", default=""),
+                        "end": Key(_END, "when it ends, of the day", default=""),
                         "first": Key(DATE, "first date", default=""),
                         "last": Key(DATE, "last date", default=""),
                         "zone": Key(TEXT, "time zone, such as Europe/London", default="UTC"),
@@ -232,7 +239,10 @@ def load(root: Path, guards: tuple[str, ...]) -> Policy:
     Raises:
         DeclarationErrors: with every problem.
     """
-    if not (root / FILE).is_file():
+    path = root / FILE
+    if (problem := link_problem(root, path)) is not None:
+        raise DeclarationErrors([problem])
+    if not path.exists():
         return Policy()
     source = Source(FILE)
     node = parse(read_text(root, FILE, source), source)
@@ -259,13 +269,13 @@ def _policy(found: Mapping[str, Any]) -> Policy:
         "clone_age_s": rehearsal.get("clone_deadline"),
         "clones": rehearsal.get("clones"),
         "approval_age_s": approval.get("max_age"),
-        "approvers": approval.get("by"),
     }
     return Policy(
         binding={**BINDING, **{guard: risk for guard, (risk, _) in said.items()}},
         where={guard: str(place) for guard, (_, place) in said.items()},
         undo_age_s=found["undo_for"],
         data_age_s=found["data_age"],
+        approvers={risk: group for risk, (group, _) in approval.get("by", {}).items()},
         groups=found["groups"],
         freezes=found["freezes"],
         file=FILE,
@@ -296,14 +306,23 @@ def _policy_errors(found: Mapping[str, Any], guards: tuple[str, ...]) -> list[De
                     at=place,
                 )
             )
-    for risk, group in (found["approval"] or {}).get("by", {}).items():
-        if risk not in RISKS or group not in found["groups"]:
+    for risk, (group, place) in (found["approval"] or {}).get("by", {}).items():
+        if risk not in RISKS:
+            problems.append(
+                DeclarationError(
+                    "estate.unknown-key",
+                    f"`{risk}` is no risk",
+                    at=place,
+                    hint=nearest(risk, RISKS),
+                )
+            )
+        if group not in found["groups"]:
             problems.append(
                 DeclarationError(
                     "policy.unknown-group",
-                    f"`{risk}: {group}` names no risk, or no group of `groups`",
-                    at=Place(FILE),
-                    hint=nearest(group, tuple(found["groups"])),
+                    f"`{risk}` is approved by unknown group `{group}`",
+                    at=place,
+                    hint=nearest(group, tuple(found["groups"])) or "declare it under `groups`",
                 )
             )
     for freeze in found["freezes"]:
@@ -334,5 +353,5 @@ def _zone(name: str) -> tzinfo:
     return ZoneInfo(name)
 
 
-def _time(text: str, otherwise: time) -> time:
-    return time.fromisoformat(text) if text else otherwise
+def _time(text: str) -> time:
+    return time.fromisoformat(text) if text else time.min

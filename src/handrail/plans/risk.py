@@ -53,6 +53,8 @@ def _from_effects(target: Target, effects: tuple[Effect, ...] | None) -> tuple[i
 
 def _of_effect(target: Target, effect: Effect) -> int:
     durable = target.durability == "durable"
+    if effect.verb == "unknown":
+        return 3 if durable else 2
     if effect.kind in _RIGHTS or effect.verb in {"grant", "revoke"}:
         return 3 if effect.verb in _GONE and durable else 2
     if effect.verb in _GONE and effect.rows != 0 and effect.kind in {"table", "column"}:
