@@ -97,11 +97,22 @@ def opened(world: World, backup: Backup, plain: Path) -> Iterator[Backup]:
     try:
         sealed = Path(backup.path)
         world.sealer.open(sealed, plain)
+        inside = plain / backup.inner
         yield replace(
-            backup, path=str(plain / backup.inner), inner="", form=backup.form.removesuffix(SEALED)
+            backup,
+            path=str(inside),
+            inner="",
+            form=backup.form.removesuffix(SEALED),
+            size_bytes=_size(inside),
         )
     finally:
         shutil.rmtree(plain, ignore_errors=True)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a backup's files: its recorded size is that of the sealed one."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.lstat().st_size for file in files)
 
 
 def prune(world: World, declared: Declared, resource: Resource) -> tuple[str, ...]:
