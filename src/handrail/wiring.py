@@ -7,6 +7,7 @@ Rules:
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -162,9 +163,13 @@ def _later(make: Callable[[], T]) -> T:
 
 
 def _keys() -> Keys:
-    from handrail.adapters.ssh_keys import SshKeys
+    if shutil.which("ssh-keygen"):
+        from handrail.adapters.ssh_keys import SshKeys
 
-    return SshKeys()
+        return SshKeys()
+    from handrail.adapters.ed25519_keys import Ed25519Keys
+
+    return Ed25519Keys()
 
 
 def _processes() -> Processes:
