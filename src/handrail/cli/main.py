@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from handrail.errors import HandrailError, UsageError, render
+from handrail.errors import HandrailError, UsageError, render, sanitise
 
 GROUPS = {
     "set up": {
@@ -143,7 +143,7 @@ def _defect(error: Exception, *, as_json: bool) -> int:
     """Show what a bug report needs; what was begun is in the journal."""
     import traceback
 
-    sys.stderr.write(traceback.format_exc())
+    sys.stderr.write(sanitise(traceback.format_exc(), keep_lines=True))
     told = HandrailError(
         "internal",
         f"a defect of Handrail: {type(error).__name__}: {error}",

@@ -21,6 +21,8 @@ from handrail.plans.model import Breach, Consequence, Decision, Plan
 WIDTH = 100
 MARKS = {"allow": "ok", "require": ".", "refuse": "x"}
 _MANY = 12
+# What is left of a cell when everything else is too wide as well.
+_LEAST = 12
 
 
 def write(text: str) -> None:
@@ -29,8 +31,15 @@ def write(text: str) -> None:
 
 
 def write_json(value: object) -> None:
-    """Write one JSON object to stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """Write one JSON object to stdout; what would move a cursor is written as its JSON escape."""
+    lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
+    sys.stdout.write("\n".join(map(_escaped, lines)) + "\n")
+
+
+def _escaped(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def short(digest: str) -> str:
@@ -41,24 +50,42 @@ def short(digest: str) -> str:
 def columns(
     rows: Iterable[Sequence[str]], indent: str = "  ", gap: str = "  ", right: Sequence[int] = ()
 ) -> list[str]:
-    """Return rows as aligned lines; columns in `right` are right-aligned."""
-    listed = [list(row) for row in rows]
+    """Return rows as aligned lines; columns in `right` are right-aligned.
+
+    Where that is too wide, the middle of the longest cells is left out.
+    """
+    listed = [[sanitise(cell) for cell in row] for row in rows]
     if not listed:
         return []
     widths = [max(len(row[i]) for row in listed) for i in range(len(listed[0]))]
+    over = sum(widths) + len(indent) + len(gap) * (len(widths) - 1) - WIDTH
+    while over > 0 and max(widths) > _LEAST:
+        widths[widths.index(max(widths))] -= 1
+        over -= 1
     lines = []
     for row in listed:
         cells = [
-            cell.rjust(w) if i in right else cell.ljust(w)
+            shorten(cell, w).rjust(w) if i in right else shorten(cell, w).ljust(w)
             for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append((indent + gap.join(cells)).rstrip())
     return lines
 
 
+def shorten(text: str, width: int) -> str:
+    """Return `text` in at most `width` characters: its middle is left out."""
+    if len(text) <= width:
+        return text
+    tail = (width - 2) // 2
+    return f"{text[: width - 2 - tail]}..{text[len(text) - tail :]}"
+
+
 def wrap(text: str, indent: str) -> str:
-    """Return `text` in lines of at most `WIDTH`, the later ones indented."""
-    words, lines, line = text.split(" "), [], ""
+    """Return `text` in lines of at most `WIDTH`, the later ones indented.
+
+    A word is never broken: somebody copies it. Line ends in `text` are made visible.
+    """
+    words, lines, line = sanitise(text).split(" "), [], ""
     for word in words:
         if line and len(indent) + len(line) + 1 + len(word) > WIDTH:
             lines.append(line)
@@ -75,7 +102,7 @@ def effect_lines(effects: Sequence[Effect]) -> list[str]:
     lines = columns(rows, right=(2,))
     if len(effects) > _MANY:
         lines.append(f"  and {len(effects) - _MANY} more: --json shows all")
-    return [line[:WIDTH] for line in lines]
+    return lines
 
 
 def _amount(effect: Effect) -> str:
@@ -103,15 +130,22 @@ def breach_lines(breaches: Sequence[Breach]) -> list[str]:
 def plan_lines(plan: Plan) -> list[str]:
     """Return a plan as EXPERIENCE shows it: verdict, where, what, consequences, decisions."""
     head = {"refuse": "refused", "require": "waiting", "allow": "ready"}[plan.verdict]
-    title = f"{head}: {plan.request.operation} on {plan.target.resource}"
-    lines = [title + f"risk {plan.risk}".rjust(max(WIDTH - len(title) - 10, 12)), ""]
+    title = _titled(f"{head}: {plan.request.operation} on {plan.target.resource}", plan.risk)
     if plan.verdict == "allow" and plan.risk in {"none", "low"}:
-        return [lines[0], f"  {_what_short(plan)}", *next_lines(plan)]
+        return [title, f"  {shorten(sanitise(_what_short(plan)), WIDTH - 2)}", *next_lines(plan)]
+    lines = [title, ""]
     lines += _where(plan)
     lines += _what(plan)
     lines += consequence_lines(plan)
     lines += ["", *decision_lines(plan.decisions)]
     return [*lines, "", *next_lines(plan)]
+
+
+def _titled(title: str, risk: str) -> str:
+    text, said = sanitise(title), f"risk {risk}"
+    if len(text) + 2 + len(said) > WIDTH:
+        return wrap(f"{title}  {said}", "  ")
+    return text + said.rjust(max(WIDTH - 10 - len(text), len(said) + 2))
 
 
 def _where(plan: Plan) -> list[str]:
@@ -207,7 +241,7 @@ def consequence_lines(plan: Plan) -> list[str]:
     rows = [(c.resource, c.outcome, _path(c)) for c in plan.consequences[:_MANY]]
     more = len(plan.consequences) - _MANY
     tail = [f"  and {more} more: --json shows all"] if more > 0 else []
-    return ["and so:", *[line[:WIDTH] for line in columns(rows)], *tail]
+    return ["and so:", *columns(rows), *tail]
 
 
 def _path(consequence: Consequence) -> str:
@@ -238,6 +272,7 @@ def _with_place(head: str, because: str, place: str) -> list[str]:
     lines = (head + wrap(because, " " * len(head))).split("\n")
     if not place:
         return lines
+    place = shorten(sanitise(place), WIDTH)
     room = WIDTH - len(lines[-1]) - len(place)
     if room >= 3:  # noqa: PLR2004  what keeps two columns apart
         lines[-1] += " " * room + place
@@ -295,10 +330,15 @@ def measured_lines(plan: Plan) -> list[str]:
     """Return what a plan would do, and what its rehearsal saw besides."""
     operation, target = plan.request.operation, plan.target.resource
     if plan.effects is None:
-        return [f"what {operation} would do on {target} is unknown: it has not been rehearsed."]
+        unknown = f"what {operation} would do on {target} is unknown: it has not been rehearsed."
+        return [wrap(unknown, "  ")]
     if not plan.effects:
-        return [f"{operation} would change nothing on {target}.", *_rehearsed(plan)]
-    return [f"{operation} would, on {target}:", *effect_lines(plan.effects), *_rehearsed(plan)]
+        return [wrap(f"{operation} would change nothing on {target}.", "  "), *_rehearsed(plan)]
+    return [
+        wrap(f"{operation} would, on {target}:", "  "),
+        *effect_lines(plan.effects),
+        *_rehearsed(plan),
+    ]
 
 
 def explanation_lines(decisions: Sequence[Decision]) -> list[str]:
@@ -309,7 +349,7 @@ def explanation_lines(decisions: Sequence[Decision]) -> list[str]:
         lines.append(f"  {MARKS[decision.verdict]:<2} {decision.guard}: {decision.verdict}{silent}")
         lines.append("       because   " + wrap(decision.because, " " * 17))
         if decision.declared:
-            lines.append(f"       declared  {decision.declared}")
+            lines.append("       declared  " + wrap(decision.declared, " " * 17))
         if decision.remedy and decision.verdict != "allow":
             lines.append("       remedy    " + wrap(decision.remedy, " " * 17))
     return lines

@@ -18,7 +18,16 @@ def judge(case: Case) -> Decision:
             "the script's last change is in no commit",
             remedy="commit it with a `Reviewed-by:` line of somebody else",
         )
-    seen = {change.author, *change.reviewers} - {person}
+    if not person:
+        return Decision(
+            name,
+            "refuse",
+            "nobody knows who you are, so nobody knows who else has seen the script",
+            remedy="git config user.email NAME@EXAMPLE.ORG",
+        )
+    # Mail addresses are the same in small and in capital letters.
+    mine = person.casefold()
+    seen = {one for one in (change.author, *change.reviewers) if one and one.casefold() != mine}
     if not seen:
         return Decision(
             name,

@@ -12,6 +12,13 @@ def judge(case: Case) -> Decision:
     """Require an approval by somebody else, of the group that the policy names for this risk."""
     plan = case.plan
     group = case.policy.approvers.get(plan.risk, "")
+    if not plan.request.person:
+        return Decision(
+            name,
+            "refuse",
+            "nobody knows who you are, so anybody's approval could be your own",
+            remedy="git config user.email NAME@EXAMPLE.ORG",
+        )
     valid = [a for a in plan.facts.approvals if _counts(a, case, group)]
     if valid:
         said = f', "{valid[0].because}"' if valid[0].because else ""
@@ -21,7 +28,7 @@ def judge(case: Case) -> Decision:
     return Decision(
         name,
         "require",
-        f"{ask}, not {plan.request.person or 'you'}",
+        f"{ask}, not {plan.request.person}",
         remedy=f"handrail approve {plan.digest[:4]}-{plan.digest[4:8]}",
     )
 
@@ -29,7 +36,7 @@ def judge(case: Case) -> Decision:
 def _counts(approval: Approval, case: Case, group: str) -> bool:
     return (
         approval.digest == case.plan.digest
-        and approval.person != case.plan.request.person
+        and approval.person.casefold() != case.plan.request.person.casefold()
         and approval.expires_at > case.plan.facts.now
         and (not group or approval.person in case.policy.groups.get(group, ()))
     )

@@ -11,7 +11,8 @@ name = "typed-name"
 def judge(case: Case) -> Decision:
     """Require that an approval of this digest was given with the target's name typed out."""
     plan = case.plan
-    approvals = [a for a in plan.facts.approvals if a.person != plan.request.person]
+    me = plan.request.person.casefold()
+    approvals = [a for a in plan.facts.approvals if a.person.casefold() != me]
     if any(a.named_target and a.digest == plan.digest for a in approvals):
         return Decision(name, "allow", f"the approver typed {plan.target.resource}")
     return Decision(
