@@ -440,7 +440,8 @@ class Run:
         """Leave it to a human where the rows too many may be somebody else's.
 
         A store counts everybody's rows. Undoing by restore would take theirs away, so rows alone
-        are not undone while others were connected; what only the script can have done (a table
+        are not undone while others were connected, nor where the store also counts what was rolled
+        back; what only the script can have done (a table
         dropped, a column altered) is.
 
         Raises:
@@ -449,15 +450,17 @@ class Run:
         kinds = ("observed-before", "observed-after")
         others = [who for kind in kinds for who in self._bodies.get(kind, {}).get("others", ())]
         rows_alone = all(b.effect.verb in {"insert", "update", "delete"} for b in breaches)
-        if not others or not rows_alone:
+        perhaps_fewer = all(b.effect.is_ceiling for b in breaches)
+        if not rows_alone or not (others or perhaps_fewer):
             return
         said = "; ".join(_breach(breach) for breach in breaches[:3])
+        doubt = f"or {others[0]} did" if others else "or took some of it back"
         self.note("held", others=others)
         raise OverBudgetError(
             "run.over-budget",
-            f"run {self._number} did more than in rehearsal, or {others[0]} did: {said}",
+            f"run {self._number} did more than in rehearsal, {doubt}: {said}",
             hint=f"handrail resume {self._number} --undo     to put everything back, theirs too\n"
-            f"      handrail resume {self._number} --accept   if it was them",
+            f"      handrail resume {self._number} --accept   if nothing is wrong",
         )
 
     def _interrupted(self, effects: tuple[Effect, ...]) -> Outcome:

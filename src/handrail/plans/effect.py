@@ -30,6 +30,9 @@ VERBS = (
     "grant",
     "advance",  # a sequence
 )
+# How the detail of an effect begins whose rows may be fewer: the store also counts what was taken
+# back by ROLLBACK.
+CEILING = "at most"
 DESTRUCTIVE = frozenset({"unknown", "drop", "replace", "truncate", "delete", "rewrite", "revoke"})
 ROW_VERBS = frozenset({"truncate", "delete", "update", "insert"})
 
@@ -61,6 +64,11 @@ class Effect:
     def is_destructive(self) -> bool:
         """Whether something that was there is not there afterwards."""
         return self.verb in DESTRUCTIVE and self.rows != 0
+
+    @property
+    def is_ceiling(self) -> bool:
+        """Whether `rows` may be fewer, and cannot be more."""
+        return self.detail.startswith(CEILING)
 
     @property
     def key(self) -> tuple[str, str, str, str]:

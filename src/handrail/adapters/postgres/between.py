@@ -21,7 +21,7 @@ from handrail.adapters.postgres.connecting import Address, reading
 from handrail.adapters.postgres.decoding import Events
 from handrail.adapters.postgres.diffing import differences
 from handrail.adapters.postgres.state import Counters, Observation, State, TableState
-from handrail.plans.effect import Effect
+from handrail.plans.effect import CEILING, Effect
 
 # The system's tables that `catalog` reads, and those that only follow: the rest is a net below it.
 FOLLOWED = frozenset(
@@ -310,7 +310,7 @@ class Between:
         if self._decoded is not None or self._after.rollbacks <= self._before.rollbacks:
             return ""
         number = self._after.rollbacks - self._before.rollbacks
-        return f"at most: {number} transactions were rolled back meanwhile"
+        return f"{CEILING}: {number} transactions were rolled back meanwhile"
 
     # --- the rest ------------------------------------------------------------------------------
 
