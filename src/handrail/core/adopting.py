@@ -1,19 +1,25 @@
 """Adopting: the store says who it is, and its declaration keeps that.
 
 Rules:
-- The line is put into the file as text: comments and order stay.
+- The line is put into the file as text: comments, order and line ends stay.
 - The file is replaced whole, or not at all.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
+
+import yaml
 
 from handrail.core.world import World
 from handrail.errors import RefusedError, UsageError
 from handrail.estate.model import Resource
 from handrail.plans.facts import Identity
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./@+-]*(:[A-Za-z0-9_./@+-]+)*")
 
 
 def adopt(world: World, resource: Resource) -> Identity:
@@ -28,7 +34,8 @@ def adopt(world: World, resource: Resource) -> Identity:
     if identity.marker:
         raise RefusedError("clone.not-distinct", f"{identity.endpoint} is a clone: not adopted")
     path = world.root / resource.place.file
-    text = path.read_text(encoding="utf-8")
+    with path.open(encoding="utf-8", newline="") as file:
+        text = file.read()
     changed = with_identity(text, resource, str(identity))
     if changed != text:
         _replace(path, changed)
@@ -41,31 +48,42 @@ def with_identity(text: str, resource: Resource, identity: str) -> str:
     Raises:
         UsageError: the resource's keys stand in one line with it.
     """
-    lines = text.splitlines(keepends=True)
-    first = (resource.place.line or 1) - 1
-    indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
-    if not indent or lines[first].lstrip().startswith("{"):
+    node = _declaration(text, resource)
+    if node is None or node.flow_style or not node.value:
         raise UsageError(
             "estate.wrong-type",
             f"write the keys of `{resource.ref}` a line each, then adopt it",
             at=resource.place,
         )
-    wanted = f"{indent}identity: {identity}\n"
-    for number in range(first, len(lines)):
-        line = lines[number]
-        depth = len(line) - len(line.lstrip())
-        if line.strip() and not line.lstrip().startswith("#") and depth < len(indent):
-            break
-        if depth == len(indent) and line.lstrip().startswith("identity:"):
-            return "".join([*lines[:number], wanted, *lines[number + 1 :]])
-    if not lines[first].endswith("\n"):
-        lines[first] += "\n"
-    return "".join([*lines[: first + 1], wanted, *lines[first + 1 :]])
+    wanted = scalar(identity)
+    for key, value in node.value:
+        if key.value == "identity":
+            return text[: value.start_mark.index] + wanted + text[value.end_mark.index :]
+    first = node.value[0][0].start_mark
+    end = "\r\n" if "\r\n" in text else "\n"
+    line = f"identity: {wanted}{end}{' ' * first.column}"
+    return text[: first.index] + line + text[first.index :]
+
+
+def scalar(text: str) -> str:
+    """Return `text` as one YAML scalar: plain where that reads back the same, else quoted."""
+    is_plain = _PLAIN.fullmatch(text) and text.lower() != "null"
+    return text if is_plain else json.dumps(text, ensure_ascii=False)
+
+
+def _declaration(text: str, resource: Resource) -> yaml.MappingNode | None:
+    """Return the keys of `resource` as they stand in `text`, with their marks."""
+    node: yaml.Node | None = yaml.compose(text, yaml.SafeLoader)
+    for name in (f"{resource.kind}s", resource.name):
+        if not isinstance(node, yaml.MappingNode):
+            return None
+        node = next((value for key, value in node.value if key.value == name), None)
+    return node if isinstance(node, yaml.MappingNode) else None
 
 
 def _replace(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.new")
-    with beside.open("w", encoding="utf-8") as file:
+    with beside.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -110,7 +111,7 @@ def undeclared_store(address: str) -> Resource:
         if is_postgres
         else (Path(address).stem)
     )
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in tail).strip("-.") or "database"
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", tail).strip("-._") or "database"
     value = address if is_postgres else str(Path(address).resolve())
     settings = StoreSettings(
         "postgres" if is_postgres else "sqlite", Address(value=value), "durable", (), "", None

@@ -8,16 +8,19 @@ Rules:
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from handrail.core.adopting import scalar
 from handrail.core.declaring import undeclared_store
 from handrail.core.world import World
-from handrail.errors import UsageError
+from handrail.errors import UsageError, sanitise
 from handrail.estate.checking import holds_password
 from handrail.estate.model import Resource
+from handrail.estate.shapes import NAME
 from handrail.plans.facts import Identity, Measure
 
 _OLD = timedelta(days=30)
@@ -111,8 +114,14 @@ def declare(world: World, address: str, environment: str, script: str) -> Writte
 
     Raises:
         StoreError: it does not answer.
-        UsageError: the script is not in the repository.
+        UsageError: the script is not in the repository, or `environment` is no name.
     """
+    if not NAME.fullmatch(environment):
+        raise UsageError(
+            "estate.bad-name",
+            f"`{environment}` is no name of an environment",
+            hint="use letters, digits, dot, dash and underscore, 63 at most",
+        )
     resource = undeclared_store(address)
     store = world.open_store(resource)
     identity = store.adopt(world.ids.new())
@@ -185,12 +194,13 @@ def _estate(
     address = settings.url.value if settings else ""
     if settings and settings.kind == "sqlite" and Path(address).is_relative_to(root):
         address = Path(address).relative_to(root).as_posix()
-    url = f"{{env: {variable}}}" if variable else f'"{address}"'
+    url = f"{{env: {variable}}}" if variable else scalar(address)
     holds = "\n    holds: [production-data]     # it has rows older than 30 days" if old else ""
     tables = sorted(measure.tables, key=lambda table: -table.rows)[:5]
-    largest = ", ".join(f"{t.name} {t.rows:,}" for t in tables)
+    # A table's name may hold a line end: what follows it must not become a declaration.
+    largest = sanitise(", ".join(f"{t.name} {t.rows:,}" for t in tables))
     return f"""\
-# {identity.version}, {measure.rows:,} rows in {len(measure.tables)} tables: {largest}
+# {sanitise(identity.version)}, {measure.rows:,} rows in {len(measure.tables)} tables: {largest}
 environments:
   {environment}:
     max-age: 30d
@@ -201,7 +211,7 @@ stores:
     url: {url}
     environment: {environment}
     durability: durable{holds}
-    identity: {identity}
+    identity: {scalar(str(identity))}
     backups: {{to: object/backups, every: 1d, keep: 14, prove: 7d}}
 
 objects:
@@ -218,13 +228,14 @@ def _operation(root: Path, script: str, resource: Resource) -> tuple[str, str]:
             f"`{script}` is no file of {root.name}/",
             hint="copy the script into the repository first",
         )
-    name = re.sub(r"[^a-z0-9-]+", "-", path.stem.lower()).strip("-") or "script"
+    name = re.sub(r"[^a-z0-9-]+", "-", path.stem.lower()).strip("-")[:63] or "script"
+    run = f"./{path.relative_to(root).as_posix()}"
     return (
         name,
         f"""\
 operation: {name}
-summary: {path.name}, as it was found
-run: ./{path.relative_to(root).as_posix()}
+summary: {scalar(f"{path.name}, as it was found")}
+run: {run if scalar(run) == run else f"[{json.dumps(run, ensure_ascii=False)}]"}
 on: store/{resource.name}
 undo: restore
 watch: {{soak: 1m}}

@@ -82,16 +82,34 @@ def _below(path: Path, inside: Path, operation: Operation) -> Iterator[Path]:
         yield path
         if not operation.declared or operation.kit or folder == inside:
             return
-    for file in sorted(folder.rglob("*")):
-        if _SKIPPED.isdisjoint(file.relative_to(folder).parts) and file.is_file():
-            if not file.resolve().is_relative_to(inside):
-                raise DeclarationError(
-                    "estate.outside",
-                    f"`{file.relative_to(inside).as_posix()}` leads out of the repository",
-                    at=operation.place,
-                    hint="put the file itself there, not a link",
-                )
+    for file in sorted(_walk(folder, inside, {folder})):
+        if _is_skipped(file, inside):
+            continue
+        if not file.resolve().is_relative_to(inside):
+            raise DeclarationError(
+                "estate.outside",
+                f"`{file.relative_to(inside).as_posix()}` leads out of the repository",
+                at=operation.place,
+                hint="put the file itself there, not a link",
+            )
+        if file.is_file():
             yield file
+
+
+def _is_skipped(file: Path, inside: Path) -> bool:
+    return not _SKIPPED.isdisjoint(file.relative_to(inside).parts)
+
+
+def _walk(folder: Path, inside: Path, seen: set[Path]) -> Iterator[Path]:
+    """Yield everything below `folder`, behind links to other folders of the repository too."""
+    for path in folder.rglob("*"):
+        yield path
+        if path.is_symlink() and path.is_dir() and not _is_skipped(path, inside):
+            target = path.resolve()
+            # What leads out is yielded, and refused for that.
+            if target.is_relative_to(inside) and not any(target.is_relative_to(s) for s in seen):
+                seen.add(target)
+                yield from _walk(target, inside, seen)
 
 
 def _digest(path: Path) -> str:
