@@ -9,6 +9,7 @@ import pytest
 
 from support.killing import Killer
 from support.teams import Team, make_team
+from support.worlds import FakeWorld, make_world
 
 
 @pytest.fixture
@@ -23,3 +24,9 @@ def killer() -> Iterator[Killer]:
     killer = Killer()
     yield killer
     killer.end()
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeWorld:
+    """A world of fakes in which everything is well."""
+    return make_world(tmp_path / "fake")

@@ -270,11 +270,17 @@ def test_rehearsal(at: int, when: str, kept: Team, killer: Killer) -> None:
     assert_no_copies(kept)
     assert hashlib.sha256(kept.database.read_bytes()).hexdigest() == was
     assert kept.call("log", "verify").code == 0
-    again = kept.call(*words)
-    assert again.code == 0, again
+    if when == "after" or clones_left(kept) or partial_backups(kept):
+        again = kept.call(*words)
+        assert again.code == 0, again
     assert clones_left(kept) == []
-    assert list((kept.state / "backups").rglob("*.partial")) == []
+    assert partial_backups(kept) == []
     assert kept.executions == 0
+
+
+def partial_backups(team: Team) -> list[Path]:
+    """Return what a crash left of a backup in the making."""
+    return list((team.state / "backups").rglob("*.partial"))
 
 
 def assert_no_copies(team: Team) -> None:

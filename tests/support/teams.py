@@ -78,7 +78,7 @@ connection = sqlite3.connect(os.environ["PILOT_DB"])
 connection.executescript("BEGIN;" + sys.argv[1] + ";COMMIT;")
 connection.close()
 """
-SCRIPT = '#!/bin/sh\nset -eu\nexec python3 "$(dirname "$0")/../lib/sql.py" "{sql}"\n'
+SCRIPT = '#!/bin/sh\nset -eu\nexec python3 -S "$(dirname "$0")/../lib/sql.py" "{sql}"\n'
 OPERATION = """\
 operation: {name}
 run: ./scripts/{name}/run.sh
@@ -165,6 +165,8 @@ class Team:
         """Return the environment in which a person works."""
         return {
             **{n: v for n, v in os.environ.items() if not n.startswith(("HANDRAIL_", "GIT_"))},
+            # Not a version manager's shim, which is slower than all the rest.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
             "HANDRAIL_ROOT": str(self.root),
             "HANDRAIL_PERSON": person,
             "HANDRAIL_KEY": str(self.key(person)),
@@ -299,7 +301,7 @@ def make_team(root: Path, files: Mapping[str, str] | None = None, tables: str = 
     (root / "data").mkdir()
     with closing(sqlite3.connect(team.database)) as connection:
         connection.executescript(tables)
-    team.git("init", "-q", "-b", "main")
+    team.git("init", "-q", "-b", "main", "--template=")  # no samples of hooks
     team.write(usual_files() | {"allowed_signers": signers(team, ANA, BEN)} | dict(files or {}))
     for resource in team.declared.estate.stores.values():
         adopting.adopt(team.world(), resource)

@@ -38,7 +38,7 @@ class FakeClock:
 
 
 class FakeIds:
-    """`ports.Ids` that count: 32 digits, in order."""
+    """`ports.Ids` that count: 32 digits, in order, and different in the first eight."""
 
     def __init__(self) -> None:
         self._given = 0
@@ -46,4 +46,4 @@ class FakeIds:
     def new(self) -> str:
         """Return the next id."""
         self._given += 1
-        return f"{self._given:032x}"
+        return f"{self._given:08x}".ljust(32, "0")

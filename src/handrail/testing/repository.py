@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from handrail.ports import Change
 
@@ -55,4 +55,5 @@ class FakeRepository:
 
 
 def _is_below(file: str, paths: Sequence[str]) -> bool:
-    return any(path in (".", file) or file.startswith(f"{path}/") for path in paths)
+    plain = [PurePosixPath(path).as_posix() for path in paths]
+    return any(path in (".", file) or file.startswith(f"{path}/") for path in plain)
