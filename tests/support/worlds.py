@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from handrail.core import approving, deciding, rehearsing, running
+from handrail.core import approving, deciding, recalling, rehearsing, running
 from handrail.core.deciding import Decided
 from handrail.core.declaring import load
-from handrail.core.running import Outcome
+from handrail.core.outcome import Outcome
 from handrail.core.world import Declared, World
 from handrail.estate.model import Resource
 from handrail.guards import BUILT_IN
@@ -146,12 +146,12 @@ class FakeWorld:
 
     def resume(self, number: int = 1, choice: str = "") -> Outcome:
         """Resume a run."""
-        decided = running.recorded(self.world(), self.declared, number, None)
+        decided = recalling.recorded(self.world(), self.declared, number, None)
         return running.resume(self.world(), number, decided, self.talk, choice=choice)
 
     def undo(self, number: int = 1, **options: bool) -> Outcome:
         """Undo a run."""
-        decided = running.recorded(self.world(), self.declared, number, None)
+        decided = recalling.recorded(self.world(), self.declared, number, None)
         return running.undo(self.world(), number, decided, self.talk, **options)
 
     def kinds(self, chain: str = "run-1") -> list[str]:

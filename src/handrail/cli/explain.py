@@ -23,12 +23,12 @@ def run(call: Call) -> int:
     """Show the recorded plan with every decision, the silent ones too."""
     from handrail.cli import plan as plans
     from handrail.cli import screen
-    from handrail.core import records, running
+    from handrail.core import recalling, records
 
     what = call.options.what
     is_run = what.isdecimal() and int(what) in records.runs(call.world.journal)
     plan = (
-        running.recorded_plan(call.world, int(what))
+        recalling.recorded_plan(call.world, int(what))
         if is_run
         else records.find_plan(call.world.journal, what)
     )

@@ -30,10 +30,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(call: Call) -> int:
     """Resume, and show how it ended."""
     from handrail.cli.run import show
-    from handrail.core import running
+    from handrail.core import recalling, running
 
     options = call.options
-    decided = running.recorded(call.world, call.declared, options.number, options.on)
+    decided = recalling.recorded(call.world, call.declared, options.number, options.on)
     choice = "undo" if options.undo else "accept" if options.accept else ""
     outcome = running.resume(call.world, options.number, decided, call.talk, choice=choice)
     return show(call, outcome, decided.operation.name)

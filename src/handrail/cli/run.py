@@ -24,7 +24,7 @@ from handrail.errors import RefusedError
 if TYPE_CHECKING:
     from handrail.cli.call import Call
     from handrail.core.deciding import Decided
-    from handrail.core.running import Outcome
+    from handrail.core.outcome import Outcome
 
 _DIGEST = re.compile(r"[0-9a-f]{4}-?[0-9a-f]{1,60}")
 

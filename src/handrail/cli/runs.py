@@ -72,7 +72,7 @@ def _list(call: Call) -> int:
 
 def summary(call: Call, number: int) -> dict[str, Any]:
     """Return a run in one line's worth of facts."""
-    from handrail.core.running import story
+    from handrail.core.recalling import story
 
     told = story(call.world, number)
     opened = next((body for _, kind, body in told if kind == "opened"), {})
@@ -90,7 +90,7 @@ def summary(call: Call, number: int) -> dict[str, Any]:
 
 def _show(call: Call, number: int) -> int:
     from handrail.cli import screen
-    from handrail.core.running import recorded_plan, story
+    from handrail.core.recalling import recorded_plan, story
 
     recorded_plan(call.world, number)
     told = story(call.world, number)

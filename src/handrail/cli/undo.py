@@ -30,10 +30,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(call: Call) -> int:
     """Undo, and show how it ended."""
     from handrail.cli.run import show
-    from handrail.core import running
+    from handrail.core import recalling, running
 
     options = call.options
-    decided = running.recorded(call.world, call.declared, options.number, options.on)
+    decided = recalling.recorded(call.world, call.declared, options.number, options.on)
     outcome = running.undo(
         call.world, options.number, decided, call.talk, lose_newer=options.lose_newer
     )

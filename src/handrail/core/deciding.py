@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from handrail.core import approving, declaring, observing, records
 from handrail.core.world import Declared, World
-from handrail.errors import RefusedError
+from handrail.errors import RefusedError, WaitingError
 from handrail.estate.model import Resource
 from handrail.operations.loading import values
 from handrail.operations.model import Operation
@@ -123,3 +123,19 @@ def _body(plan: Plan) -> dict[str, object]:
     if not isinstance(body, dict):
         raise TypeError("a plan is a mapping")
     return body
+
+
+def insist(plan: Plan) -> None:
+    """Raise unless every guard that binds allows the plan.
+
+    Raises:
+        RefusedError: one refuses.
+        WaitingError: one requires that somebody acts first.
+    """
+    if plan.verdict == "allow":
+        return
+    first = next(d for d in plan.decisions if d.verdict == plan.verdict and d.binding)
+    said = f"{first.guard}: {first.because}"
+    if plan.verdict == "refuse":
+        raise RefusedError("plan.refused", said, hint=first.remedy)
+    raise WaitingError("plan.waiting", said, hint=first.remedy)
