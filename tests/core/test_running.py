@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from handrail.core import running
+from handrail.core import deciding
 from handrail.errors import (
     HandrailError,
     JournalError,
@@ -142,7 +142,7 @@ def test_stale(fake: FakeWorld, change: Callable[[FakeWorld], None]) -> None:
     begun = len(fake.processes.runs)
     change(fake)
     declared = fake.declared
-    moved = running.Decided(
+    moved = deciding.Decided(
         ready.plan,
         declared.operations["trim"],
         declared.estate.resources["store/pilot-db"],
@@ -518,10 +518,11 @@ def test_unfinished(fake: FakeWorld, failing: FailingJournal) -> None:
     with pytest.raises(JournalError):
         fake.begin(decided)
     failing.kind = ""
-    for act in (lambda: fake.begin(decided), fake.undo):
-        with pytest.raises(RefusedError) as raised:
-            act()
-        assert raised.value.hint == "handrail resume 2"
+    with pytest.raises(RefusedError) as begun:
+        fake.begin(decided)
+    with pytest.raises(RefusedError) as undone:
+        fake.undo()
+    assert begun.value.hint == undone.value.hint == "handrail resume 2"
     assert fake.resume(2).outcome == "confirmed"
 
 
