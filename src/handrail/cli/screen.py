@@ -332,13 +332,23 @@ def measured_lines(plan: Plan) -> list[str]:
     if plan.effects is None:
         unknown = f"what {operation} would do on {target} is unknown: it has not been rehearsed."
         return [wrap(unknown, "  ")]
-    if not plan.effects:
-        return [wrap(f"{operation} would change nothing on {target}.", "  "), *_rehearsed(plan)]
-    return [
-        wrap(f"{operation} would, on {target}:", "  "),
-        *effect_lines(plan.effects),
-        *_rehearsed(plan),
-    ]
+    failed = _failed(plan)
+    if failed:
+        done = ":" if plan.effects else " it had changed nothing."
+        head = f"{operation} failed on a clone of {target}, {failed}; until then{done}"
+    elif plan.effects:
+        head = f"{operation} would, on {target}:"
+    else:
+        head = f"{operation} would change nothing on {target}."
+    return [wrap(head, "  "), *effect_lines(plan.effects), *_rehearsed(plan)]
+
+
+def _failed(plan: Plan) -> str:
+    """Return how the script failed in rehearsal; empty when it ended well, or was not rehearsed."""
+    rehearsal = plan.facts.rehearsal
+    if rehearsal is None or (rehearsal.ended == "exited" and rehearsal.exit_code == 0):
+        return ""
+    return f"exit {rehearsal.exit_code}" if rehearsal.ended == "exited" else rehearsal.ended
 
 
 def explanation_lines(decisions: Sequence[Decision]) -> list[str]:
