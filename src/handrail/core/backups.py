@@ -3,7 +3,8 @@
 Rules:
 - A backup is complete and durable before it has its name, and before its record is written. What a
   crash leaves under another name, perhaps not yet encrypted, goes with the next backup.
-- A sealed backup is opened into a private directory for as long as it is read, and no longer.
+- A sealed backup is opened into a private directory for as long as it is read, and no longer. What
+  else is kept of a store's content once a run has ended is sealed like its backups.
 - The newest proven backup, and those that a run can still be undone from, are never removed.
 """
 
@@ -62,8 +63,9 @@ def make(world: World, declared: Declared, resource: Resource, store: Store, tal
 
 def _remove_partial(world: World, place: Path) -> None:
     for left in place.glob(f"*{_PARTIAL}"):
-        if world.locks.holder(f"backup/{left.stem}") is None:
-            shutil.rmtree(left)
+        backup_id = left.name.lstrip(".").partition(".")[0]
+        if world.locks.holder(f"backup/{backup_id}") is None:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _publish(backup: Backup, into: Path) -> Backup:
@@ -107,6 +109,33 @@ def opened(world: World, backup: Backup, plain: Path) -> Iterator[Backup]:
         )
     finally:
         shutil.rmtree(plain, ignore_errors=True)
+
+
+def put_away(world: World, declared: Declared, resource: Resource, observed: Path) -> None:
+    """Seal what was observed of a store, where its backups are sealed: it may be a whole copy."""
+    recipients = _recipients(declared, resource)
+    if recipients and observed.is_dir():
+        world.sealer.seal(observed, observed.with_suffix(".age"), recipients)
+
+
+@contextmanager
+def taken_out(world: World, observed: Path) -> Iterator[None]:
+    """Give what was put away, in its place, for the while.
+
+    Raises:
+        KeysError: no key that opens it is configured.
+    """
+    sealed = observed.with_suffix(".age")
+    if not sealed.exists():
+        yield
+        return
+    shutil.rmtree(observed, ignore_errors=True)
+    observed.mkdir(mode=0o700)
+    try:
+        world.sealer.open(sealed, observed)
+        yield
+    finally:
+        shutil.rmtree(observed, ignore_errors=True)
 
 
 def _size(path: Path) -> int:

@@ -375,7 +375,8 @@ class Run:
             raise UsageError("run.nothing", f"run {self._number} was undone already")
         self._refuse_impossible_undo()
         self.refuse_other_target()
-        changed = undoing.newer(self._store, self._folder / "after")
+        with backups.taken_out(self._world, self._folder / "after"):
+            changed = undoing.newer(self._store, self._folder / "after")
         if changed and not lose_newer:
             some = "; ".join(f"{e.verb} {e.kind} {e.name}" for e in changed[:3])
             raise RefusedError(
@@ -474,11 +475,14 @@ class Run:
     ) -> Outcome:
         for token in (self._chain, f"undo-{self._number}"):
             scripts.clear(self._world, token)
-        names = ["before", "opened"]  # they may hold what the target does
+        after = self._folder / "after"
+        for folder in (self._folder / "before", self._folder / "opened"):
+            shutil.rmtree(folder, ignore_errors=True)  # they may hold what the target does
         if self._bodies.get("undo-done", {}).get("worked"):
-            names.append("after")
-        for name in names:
-            shutil.rmtree(self._folder / name, ignore_errors=True)
+            shutil.rmtree(after, ignore_errors=True)
+            after.with_suffix(".age").unlink(missing_ok=True)
+        else:
+            backups.put_away(self._world, self._decided.declared, self._decided.resource, after)
         self._world.journal.close(self._chain)
         # The last word: until it is said, `resume` finds this run and says it.
         resource = f"resource-{self._decided.plan.target.resource}"

@@ -117,7 +117,7 @@ def _saying_how_to_go_on(talk: Talk, number: int) -> Iterator[None]:
 def _forget_old(world: World, decided: Decided) -> None:
     """Remove what runs kept to be undone with, where that time is over."""
     oldest_s = world.clock.now().timestamp() - decided.declared.policy.undo_age_s
-    for kept in (world.state / "runs").glob("*/after"):
+    for kept in (world.state / "runs").glob("*/after*"):
         if kept.stat().st_mtime < oldest_s:
-            shutil.rmtree(kept, ignore_errors=True)
+            shutil.rmtree(kept) if kept.is_dir() else kept.unlink()
     backups.prune(world, decided.declared, decided.resource)
