@@ -105,7 +105,7 @@ class Text:
     def read(self, node: yaml.Node, source: Source) -> Any:
         if not _is_scalar(node):
             return source.problem("estate.wrong-type", f"expected {self._saying}", node)
-        if node.tag == _STANDARD + "null" and not node.style:
+        if _is_nothing(node):
             return source.problem(
                 "estate.wrong-type", f"expected {self._saying}, found nothing", node
             )
@@ -325,7 +325,8 @@ def parse(text: str, source: Source) -> yaml.Node | None:
                 )
             )
             return None
-        return yaml.compose(text, _Loader)
+        root = yaml.compose(text, _Loader)
+        return None if root is not None and _is_nothing(root) else root
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = Place(source.file, mark.line + 1 if mark else None)
@@ -388,6 +389,10 @@ FLAG = Flag()
 
 def _is_scalar(node: yaml.Node) -> TypeGuard[yaml.ScalarNode]:
     return isinstance(node, yaml.ScalarNode) and node.tag.startswith(_STANDARD)
+
+
+def _is_nothing(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == _STANDARD + "null" and not node.style
 
 
 def _is_mapping(node: yaml.Node, source: Source) -> bool:
