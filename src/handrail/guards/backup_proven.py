@@ -9,7 +9,9 @@ from handrail.plans.judging import Case
 from handrail.plans.model import Decision
 
 name = "backup-proven"
-_DEFAULT_S = 7 * 86400
+_DAY_S = 86400
+_DEFAULT_S = 7 * _DAY_S
+_SKEW = timedelta(minutes=-5)
 
 
 def judge(case: Case) -> Decision:
@@ -36,16 +38,9 @@ def judge(case: Case) -> Decision:
         )
     resource = case.estate.resources.get(target.resource)
     rule = resource.store.backups if resource and resource.store else None
-    limit = timedelta(seconds=rule.prove_s if rule else _DEFAULT_S)
-    age = _age(proof.proven_at, case.plan.facts.now)
-    if age > limit or age < timedelta(minutes=-5):
-        return Decision(
-            name,
-            "refuse",
-            f"the last proof is of {proof.proven_at[:16]}, older than {limit.days} days",
-            target.declared_at,
-            remedy,
-        )
+    reason = _too_old(proof.proven_at, case.plan.facts.now, rule.prove_s if rule else _DEFAULT_S)
+    if reason:
+        return Decision(name, "refuse", reason, target.declared_at, remedy)
     return Decision(
         name,
         "allow",
@@ -55,5 +50,13 @@ def judge(case: Case) -> Decision:
     )
 
 
-def _age(then: str, now: str) -> timedelta:
-    return datetime.fromisoformat(now) - datetime.fromisoformat(then)
+def _too_old(proven_at: str, now: str, limit_s: int) -> str:
+    """Return why a proof of that time does not count now; empty when it does."""
+    age = datetime.fromisoformat(now) - datetime.fromisoformat(proven_at)
+    if age < _SKEW:
+        return f"the last proof is dated {proven_at[:16]}, which is still to come"
+    if age <= timedelta(seconds=limit_s):
+        return ""
+    days = limit_s // _DAY_S
+    said = f"{days} days" if days > 1 else f"{limit_s / 3600:.0f} h"
+    return f"the last proof is of {proven_at[:16]}, older than {said}"
