@@ -72,7 +72,7 @@ import os, pathlib, sqlite3, sys
 try:
     with open(os.environ["COUNTED_IN"], "a") as file:
         file.write("run\\n")
-except OSError:
+except (OSError, KeyError):
     pass  # a rehearsal cannot write there
 connection = sqlite3.connect(os.environ["PILOT_DB"])
 connection.executescript("BEGIN;" + sys.argv[1] + ";COMMIT;")
@@ -270,18 +270,19 @@ class Team:
         return "\n".join(self.world().journal.export())
 
     @cached_property
-    def _kept(self) -> dict[str, Path]:
+    def kept(self) -> dict[str, Path]:
+        """The snapshots, by name."""
         return {}
 
     def keep(self, name: str) -> None:
         """Keep the repository, the database and the state as they are now, under a name."""
-        self._kept[name] = self.root.with_name(f"{self.root.name}-{name}")
-        shutil.copytree(self.root, self._kept[name], symlinks=True)
+        self.kept[name] = self.root.with_name(f"{self.root.name}-{name}")
+        shutil.copytree(self.root, self.kept[name], symlinks=True)
 
     def put_back(self, name: str) -> None:
         """Make everything as it was when it was kept."""
         shutil.rmtree(self.root)
-        shutil.copytree(self._kept[name], self.root, symlinks=True)
+        shutil.copytree(self.kept[name], self.root, symlinks=True)
 
 
 def make_team(root: Path, files: Mapping[str, str] | None = None, tables: str = TABLES) -> Team:
