@@ -92,7 +92,7 @@ def _check_files(needed: Path) -> None:
         raise StoreError(
             "backup.damaged",
             f"the backup in {needed.parent} is not complete: {needed.name} is missing",
-            hint="use another backup: handrail backups",
+            hint="use another backup; they lie beside it",
         )
 
 

@@ -195,7 +195,7 @@ def read(folder: Path) -> Notes:
         raise StoreError(
             "backup.damaged",
             f"the backup in {folder} has no notes that can be read: {error}",
-            hint="use another backup: handrail backups",
+            hint="use another backup; they lie beside it",
         ) from error
 
 

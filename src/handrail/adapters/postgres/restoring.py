@@ -125,7 +125,7 @@ def _dump_of(
             raise StoreError(
                 "backup.damaged",
                 f"the backup in {folder} is not complete",
-                hint="use another backup: handrail backups",
+                hint="use another backup; they lie beside it",
             )
         yield folder / DUMP
         return
