@@ -44,7 +44,11 @@ def run(call: Call) -> int:
     options = call.options
     if options.address:
         written = starting.declare(
-            call.world, options.address, options.environment, options.script or ""
+            call.world,
+            call.declared.estate,
+            options.address,
+            options.environment,
+            options.script or "",
         )
     else:
         written = starting.start(call.root)

@@ -1,7 +1,7 @@
 """Starting: the first files of an estate, empty with comments or filled by a store's own facts.
 
 Rules:
-- Nothing that exists is overwritten.
+- Nothing that exists is overwritten, and nothing that is declared is declared again.
 - A password never reaches a file: an address that holds one is declared as `{env: NAME}`.
 - What a store holds is taken from the store: old rows make `holds: [production-data]`.
 """
@@ -19,7 +19,7 @@ from handrail.core.declaring import undeclared_store
 from handrail.core.world import World
 from handrail.errors import UsageError, sanitise
 from handrail.estate.checking import holds_password
-from handrail.estate.model import Resource
+from handrail.estate.model import Estate, Resource
 from handrail.estate.shapes import NAME
 from handrail.plans.facts import Identity, Measure
 
@@ -85,6 +85,12 @@ SIGNERS = """\
 """
 
 
+_TEAM_FILES = {
+    "policy.yaml": (POLICY, "what is asked of a plan"),
+    "allowed_signers": (SIGNERS, "whose signature counts"),
+}
+
+
 @dataclass(frozen=True)
 class Written:
     """What was written: files with what they are, notes for people, and what comes next."""
@@ -95,22 +101,26 @@ class Written:
 
 
 def start(root: Path) -> Written:
-    """Write a commented start below `root`."""
-    files = _write(
-        root,
-        {
-            "estate/estate.yaml": (ESTATE, "what exists"),
-            "operations/example.yaml": (OPERATION, "what is done to it"),
-            "policy.yaml": (POLICY, "what is asked of a plan"),
-            "allowed_signers": (SIGNERS, "whose signature counts"),
-        },
-    )
+    """Write a commented start below `root`, where there is none yet."""
+    starts = {
+        "estate/estate.yaml": (ESTATE, "what exists"),
+        "operations/example.yaml": (OPERATION, "what is done to it"),
+    }
+    wanted = {name: text for name, text in starts.items() if not _begun((root / name).parent)}
+    files = _write(root, wanted | _TEAM_FILES)
     _ignore_state(root)
     return Written(files, (), "declare a store in estate/estate.yaml, then: handrail check")
 
 
-def declare(world: World, address: str, environment: str, script: str) -> Written:
+def declare(world: World, estate: Estate, address: str, environment: str, script: str) -> Written:
     """Ask the database at `address` for its facts, and declare it, with an operation for `script`.
+
+    Args:
+        world: the ports.
+        estate: what is declared already.
+        address: of the database: a URL or a file.
+        environment: that it belongs to.
+        script: path of a script in the repository; empty for none.
 
     Raises:
         StoreError: it does not answer.
@@ -131,22 +141,20 @@ def declare(world: World, address: str, environment: str, script: str) -> Writte
     variable = f"{re.sub('[^A-Z0-9]', '_', resource.name.upper())}_URL"
     if holds_password(address):
         notes.append(f"the address holds a password: set it where Handrail runs, as ${variable}")
-    files = {
-        f"estate/{resource.name}.yaml": (
-            _estate(
-                resource,
-                identity,
-                measure,
-                environment,
-                variable if holds_password(address) else "",
-                world.root,
-                old=old,
-            ),
-            f"{measure.rows:,} rows" + (", old ones among them" if old else ""),
-        ),
-        "policy.yaml": (POLICY, "what is asked of a plan"),
-        "allowed_signers": (SIGNERS, "whose signature counts"),
-    }
+    files = dict(_TEAM_FILES)
+    if resource.ref not in estate.resources:
+        text = _estate(
+            resource,
+            identity,
+            measure,
+            environment,
+            variable if holds_password(address) else "",
+            world.root,
+            estate,
+            old=old,
+        )
+        said = f"{measure.rows:,} rows" + (", old ones among them" if old else "")
+        files = {f"estate/{resource.name}.yaml": (text, said)} | files
     name = ""
     if script:
         name, text = _operation(world.root, script, resource)
@@ -187,6 +195,7 @@ def _estate(
     environment: str,
     variable: str,
     root: Path,
+    estate: Estate,
     *,
     old: bool,
 ) -> str:
@@ -199,13 +208,13 @@ def _estate(
     tables = sorted(measure.tables, key=lambda table: -table.rows)[:5]
     # A table's name may hold a line end: what follows it must not become a declaration.
     largest = sanitise(", ".join(f"{t.name} {t.rows:,}" for t in tables))
+    known = environment in estate.environments
+    environments = "" if known else f"environments:\n  {environment}:\n    max-age: 30d\n\n"
+    known = "object/backups" in estate.resources
+    objects = "" if known else "\nobjects:\n  backups:\n    path: .handrail/backups\n"
     return f"""\
 # {sanitise(identity.version)}, {measure.rows:,} rows in {len(measure.tables)} tables: {largest}
-environments:
-  {environment}:
-    max-age: 30d
-
-stores:
+{environments}stores:
   {resource.name}:
     kind: {settings.kind if settings else "sqlite"}
     url: {url}
@@ -213,11 +222,12 @@ stores:
     durability: durable{holds}
     identity: {scalar(str(identity))}
     backups: {{to: object/backups, every: 1d, keep: 14, prove: 7d}}
+{objects}"""
 
-objects:
-  backups:
-    path: .handrail/backups
-"""
+
+def _begun(folder: Path) -> bool:
+    """Whether a folder of declarations has any."""
+    return any(folder.glob("**/*.yaml")) or any(folder.glob("**/*.yml"))
 
 
 def _operation(root: Path, script: str, resource: Resource) -> tuple[str, str]:
