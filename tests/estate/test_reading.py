@@ -9,120 +9,14 @@ import pytest
 from handrail.errors import render
 from handrail.estate.model import Check, Estate, Need
 from support.declarations import STORE, problems, read, told, write
+from support.mistakes import ESTATE
 
 
 def read_one(root: Path, text: str) -> Estate:
     return read(write(root, {"estate/a.yaml": text})).estate
 
 
-MISTAKES = {
-    "unknown section": ("storse:\n  a: {}\n", "estate.unknown-key", 1, "`stores`"),
-    "unknown key": (STORE + "    durabilty: lossy\n", "estate.unknown-key", 5, "`durability`"),
-    "unknown word": (STORE + "    durability: durabl\n", "estate.wrong-type", 5, "`durable`"),
-    "unknown kind of store": (
-        "stores:\n  a:\n    kind: postgress\n    url: x\n",
-        "estate.wrong-type",
-        3,
-        "`postgres`",
-    ),
-    "missing key": ("stores:\n  a:\n    kind: sqlite\n", "estate.missing-key", 3, ""),
-    "a list for text": (STORE + "    identity: [a]\n", "estate.wrong-type", 5, ""),
-    "nothing for text": (STORE + "    identity:\n", "estate.wrong-type", 5, ""),
-    "a word for a flag": (
-        "environments:\n  pilot:\n    production: yes\n",
-        "estate.wrong-type",
-        3,
-        "",
-    ),
-    "a word for a mapping": (STORE + "    backups: daily\n", "estate.wrong-type", 5, ""),
-    "text for a duration": (
-        "environments:\n  pilot:\n    max-age: soon\n",
-        "estate.wrong-type",
-        3,
-        "",
-    ),
-    "a negative count": (
-        "environments:\n  pilot:\n    max-rows: -1\n",
-        "estate.wrong-type",
-        3,
-        "",
-    ),
-    "a day that no month has": (
-        STORE + "    contraindications:\n      - {operation: a, because: b, expires: 2027-13-01}\n",
-        "estate.wrong-type",
-        6,
-        "",
-    ),
-    "two probes in one check": (
-        STORE + "    checks:\n      - {http: http://a, tcp: 'b:1'}\n",
-        "estate.wrong-type",
-        6,
-        "",
-    ),
-    "a need of two": (
-        STORE + "    needs: [{store/a: soft, store/b: soft}]\n",
-        "estate.wrong-type",
-        5,
-        "",
-    ),
-    "half a reference": (STORE + "    needs: [pilot-db]\n", "estate.wrong-type", 5, ""),
-    "a name with a space": (
-        "stores:\n  pilot db: {kind: sqlite, url: a}\n",
-        "estate.bad-name",
-        2,
-        "",
-    ),
-    "a name that is too long": (
-        f"sites:\n  {'a' * 64}: {{}}\n",
-        "estate.bad-name",
-        2,
-        "",
-    ),
-    "twice in one file": (
-        "sites:\n  here: {}\n  there: {}\n  here: {}\n",
-        "estate.duplicate",
-        4,
-        "",
-    ),
-    "a list of stores": ("stores:\n  - a\n", "estate.wrong-type", 2, ""),
-    "a list of sections": ("- stores\n", "estate.wrong-type", 1, ""),
-    "not YAML": ("stores:\n  a: [\n", "estate.syntax", 3, ""),
-    "a tab for indentation": ("stores:\n\ta: {}\n", "estate.syntax", 2, ""),
-    "two documents": ("sites: {}\n---\nsites: {}\n", "estate.syntax", 2, ""),
-    "a control character": ("sites:\n  here: {summary: a\x07b}\n", "estate.syntax", 2, ""),
-    "an alias of a collection": (
-        "sites:\n  here: &a {}\n  there: *a\n",
-        "estate.syntax",
-        2,
-        "",
-    ),
-    "an anchor that is nowhere": ("sites:\n  here: *a\n", "estate.syntax", 2, ""),
-    "a merge key": (
-        "sites:\n  here: &a {summary: x}\n  there:\n    <<: *a\n",
-        "estate.unknown-key",
-        4,
-        "",
-    ),
-    "a tag on a mapping": ("sites:\n  here: !!set {}\n", "estate.wrong-type", 2, ""),
-    "a tag on text": (
-        "sites:\n  here:\n    summary: !!python/object/apply:os.system [true]\n",
-        "estate.wrong-type",
-        3,
-        "",
-    ),
-    "a tag on a word": (STORE + "    durability: !x lossy\n", "estate.wrong-type", 5, ""),
-    "a tag on a list": (STORE + "    checks: !x [http://a]\n", "estate.wrong-type", 5, ""),
-    "a key that is a list": ("? [a]\n: b\n", "estate.syntax", 1, ""),
-    "a password in an address": (
-        "stores:\n  a:\n    kind: postgres\n    url: postgres://ana:s3cret@db/pilot\n",
-        "estate.secret",
-        3,
-        "",
-    ),
-}
-
-
-@pytest.mark.parametrize(("text", "code", "line", "hint"), MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize(("text", "code", "line", "hint"), ESTATE.values(), ids=ESTATE)
 def test_a_mistake_is_told_with_its_line(
     tmp_path: Path, text: str, code: str, line: int, hint: str
 ) -> None:

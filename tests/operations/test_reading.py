@@ -10,6 +10,7 @@ from handrail.errors import HandrailError, UsageError
 from handrail.operations.loading import undeclared, values
 from handrail.operations.model import DeclaredEffect, Operation, Parameter, Selector, Undo
 from support.declarations import STORE, problems, read, told, write
+from support.mistakes import OPERATION
 
 HEAD = "operation: reset\nrun: ./scripts/reset.sh\n"
 WHOLE = HEAD + "on: store/pilot-db\nundo: restore\n"
@@ -32,112 +33,7 @@ def read_one(root: Path, text: str) -> Operation:
     return read(repository(root, text)).operations["reset"]
 
 
-MISTAKES = {
-    "unknown key": (WHOLE + "watched: {}\n", "estate.unknown-key", 5, "`watch`"),
-    "missing undo": (HEAD + "on: store/pilot-db\n", "estate.missing-key", 1, ""),
-    "unknown store": (
-        HEAD + "on: store/pilot-bd\nundo: restore\n",
-        "estate.unknown-store",
-        1,
-        "`pilot-db`",
-    ),
-    "unknown environment": (
-        HEAD + "on: {store: {environment: pilto}}\nundo: restore\n",
-        "estate.unknown-environment",
-        1,
-        "`pilot`",
-    ),
-    "a kind that no script runs on": (
-        HEAD + "on: service/api\nundo: restore\n",
-        "operations.target",
-        1,
-        "",
-    ),
-    "two kinds": (HEAD + "on: {store: {}, site: {}}\nundo: restore\n", "estate.wrong-type", 3, ""),
-    "a watch of nothing": (
-        WHOLE + "watch: {checks: [service/api]}\n",
-        "estate.unknown-resource",
-        1,
-        "",
-    ),
-    "an undo without its reason": (
-        HEAD + "on: store/pilot-db\nundo: irreversible\n",
-        "estate.wrong-type",
-        4,
-        "irreversible:",
-    ),
-    "an empty command": (
-        "operation: reset\nrun: ''\non: store/pilot-db\nundo: restore\n",
-        "estate.wrong-type",
-        2,
-        "",
-    ),
-    "an open quote": (
-        "operation: reset\nrun: ./scripts/reset.sh 'a\non: store/pilot-db\nundo: restore\n",
-        "estate.wrong-type",
-        2,
-        "",
-    ),
-    "two verbs in an effect": (
-        WHOLE + "effects:\n  - {delete: table a, drop: table b}\n",
-        "estate.wrong-type",
-        6,
-        "",
-    ),
-    "an effect on nothing": (
-        WHOLE + "effects:\n  - {delete: sessions}\n",
-        "estate.wrong-type",
-        6,
-        "",
-    ),
-    "an unknown part of a connection": (
-        WHOLE + "environment: {PILOT_DB: pasword}\n",
-        "estate.wrong-type",
-        5,
-        "`password`",
-    ),
-    "a variable with a dash": (WHOLE + "inherit: [A-B]\n", "estate.wrong-type", 5, ""),
-    "a default of another type": (
-        WHOLE + "parameters:\n  days: {type: int, default: many}\n",
-        "operations.parameter",
-        1,
-        "",
-    ),
-    "a default that is no choice": (
-        WHOLE + "parameters:\n  mode: {choices: [soft, full], default: hard}\n",
-        "operations.parameter",
-        1,
-        "",
-    ),
-    "a missing script": (
-        WHOLE.replace("reset.sh", "rest.sh"),
-        "operations.script-missing",
-        1,
-        "`scripts/reset.sh`",
-    ),
-    "a missing undo script": (
-        HEAD + "on: store/pilot-db\nundo: ./scripts/gone.sh\n",
-        "operations.script-missing",
-        1,
-        "",
-    ),
-    "a script outside": (
-        WHOLE.replace("./scripts/reset.sh", "../reset.sh"),
-        "estate.outside",
-        1,
-        "copy",
-    ),
-    "an absolute script": (WHOLE.replace("./scripts/reset.sh", "/bin/sh"), "estate.outside", 1, ""),
-    "a folder for a script": (
-        WHOLE.replace("./scripts/reset.sh", "./scripts"),
-        "operations.script-missing",
-        1,
-        "",
-    ),
-}
-
-
-@pytest.mark.parametrize(("text", "code", "line", "hint"), MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize(("text", "code", "line", "hint"), OPERATION.values(), ids=OPERATION)
 def test_a_mistake_is_told_with_its_line(
     tmp_path: Path, text: str, code: str, line: int, hint: str
 ) -> None:

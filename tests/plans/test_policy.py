@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from handrail.plans.policy import BINDING, DAYS, NEVER_ABOVE, Freeze, Policy
 from support.declarations import problems, read, told, write
+from support.mistakes import POLICY
 
 LONDON = ZoneInfo("Europe/London")
 
@@ -26,58 +27,7 @@ def make_freeze(**said: object) -> Freeze:
     return Freeze(**found)  # type: ignore[arg-type]  # a test names any of the fields
 
 
-MISTAKES = {
-    "unknown guard": ("guards: {reviw: high}\n", "policy.unknown-guard", 1, "`review`"),
-    "unknown risk": ("guards: {review: higher}\n", "estate.wrong-type", 1, "`high`"),
-    "identity turned down": ("guards:\n  identity: low\n", "policy.unbending", 2, ""),
-    "lock turned down": ("guards:\n  lock: critical\n", "policy.unbending", 2, ""),
-    "second person turned down": (
-        "guards:\n  second-person: critical\n",
-        "policy.unbending",
-        2,
-        "",
-    ),
-    "unknown group": (
-        "groups: {dba: [ben]}\napproval:\n  by: {critical: dab}\n",
-        "policy.unknown-group",
-        3,
-        "`dba`",
-    ),
-    "a group without any": ("approval: {by: {high: dba}}\n", "policy.unknown-group", 1, "groups"),
-    "a risk that is none": (
-        "groups: {dba: [ben]}\napproval:\n  by: {hihg: dba}\n",
-        "estate.unknown-key",
-        3,
-        "`high`",
-    ),
-    "unknown time zone": (
-        "freezes:\n  - {days: [friday], zone: Europe/Londn}\n",
-        "estate.wrong-type",
-        2,
-        "IANA",
-    ),
-    "a zone that is a path": (
-        "freezes: [{zone: ../../etc/passwd}]\n",
-        "estate.wrong-type",
-        1,
-        "IANA",
-    ),
-    "a zone that is a folder": ("freezes: [{zone: Europe}]\n", "estate.wrong-type", 1, "IANA"),
-    "unknown day": ("freezes: [{days: [fryday]}]\n", "estate.wrong-type", 1, "`friday`"),
-    "a time of no clock": ("freezes: [{start: '25:00'}]\n", "estate.wrong-type", 1, ""),
-    "a freeze from midnight to midnight": (
-        "freezes: [{start: '24:00'}]\n",
-        "estate.wrong-type",
-        1,
-        "",
-    ),
-    "unknown key": ("rehearsal: {tolerence: 1%}\n", "estate.unknown-key", 1, "`tolerance`"),
-    "a share without its sign": ("rehearsal: {drift: 0.01}\n", "estate.wrong-type", 1, ""),
-    "not a mapping": ("- guards\n", "estate.wrong-type", 1, ""),
-}
-
-
-@pytest.mark.parametrize(("text", "code", "line", "hint"), MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize(("text", "code", "line", "hint"), POLICY.values(), ids=POLICY)
 def test_a_mistake_is_told_with_its_line(
     tmp_path: Path, text: str, code: str, line: int, hint: str
 ) -> None:

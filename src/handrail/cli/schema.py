@@ -35,14 +35,16 @@ def schema(kind: str, call: Call | None = None) -> dict[str, Any]:
     from handrail.plans.policy import POLICY
 
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"handrail {kind}"}
+    # A file of comments alone declares nothing, and is no mistake.
+    kinds_of_root = {"type": ["object", "null"]}
     if kind == "operation":
-        return head | OPERATION.schema()
+        return head | OPERATION.schema() | kinds_of_root
     if kind == "policy":
-        return head | POLICY.schema()
+        return head | POLICY.schema() | kinds_of_root
     extra = {name: keys for kit in (call.kits if call else ()) for name, keys in kit.kinds.items()}
     sections = {"environments": ENVIRONMENTS, **kinds(extra)}
     return head | {
-        "type": "object",
+        **kinds_of_root,
         "additionalProperties": False,
         "properties": {name: shape.schema() for name, shape in sections.items()},
     }

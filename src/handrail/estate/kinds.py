@@ -87,6 +87,7 @@ class _NeedShape:
         soft = {
             "type": "object",
             "propertyNames": REFERENCE.schema(),
+            "minProperties": 1,
             "maxProperties": 1,
             "additionalProperties": {"enum": ["soft", "hard"]},
         }
@@ -96,6 +97,7 @@ class _NeedShape:
 class _CheckShape:
     """`http://...`, `tcp://host:port`, `{sql: ..., store: ...}`, `{command: [...]}`."""
 
+    _kinds = ("http", "tcp", "sql", "command")
     _mapping = Record(
         dict,
         {
@@ -116,7 +118,7 @@ class _CheckShape:
         found = self._mapping.read(node, source)
         if found is None:
             return None
-        kinds = [kind for kind in ("http", "tcp", "sql", "command") if found[kind]]
+        kinds = [kind for kind in self._kinds if found[kind]]
         if len(kinds) != 1:
             source.problem(
                 "estate.wrong-type",
@@ -147,9 +149,9 @@ class _CheckShape:
         return None
 
     def schema(self) -> dict[str, Any]:
-        return {
-            "anyOf": [{"type": "string", "pattern": "^(https?|tcp)://"}, self._mapping.schema()]
-        }
+        one = {"oneOf": [{"required": [kind]} for kind in self._kinds]}
+        address = {"type": "string", "pattern": "^(https?|tcp)://"}
+        return {"anyOf": [address, self._mapping.schema() | one]}
 
 
 CHECKS = ListOf(_CheckShape())

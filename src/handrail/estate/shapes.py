@@ -85,7 +85,10 @@ class Shape(Protocol):
 
 
 class Text:
-    """A scalar, as written, which may have to match a pattern."""
+    """A scalar, as written, which may have to match a pattern.
+
+    `number` is the JSON Schema of what an editor takes for a number and the pattern allows.
+    """
 
     def __init__(
         self,
@@ -94,7 +97,7 @@ class Text:
         *,
         code: str = "estate.wrong-type",
         convert: Callable[[str], Any] | None = None,
-        number: bool = False,
+        number: Mapping[str, Any] | None = None,
     ) -> None:
         self._pattern = re.compile(pattern) if pattern else None
         self._saying = saying
@@ -115,11 +118,11 @@ class Text:
         return self._convert(text) if self._convert else text
 
     def schema(self) -> dict[str, Any]:
-        kinds = ["string", "number"] if self._number else "string"
-        found: dict[str, Any] = {"type": kinds}
-        if self._pattern:
-            found["pattern"] = f"^({self._pattern.pattern})$"
-        return found
+        # What an editor takes for a number or a truth value is text here, as it is written.
+        if self._pattern is None:
+            return {"type": ["string", "number", "boolean"]}
+        text = {"type": "string", "pattern": f"^({self._pattern.pattern})$"}
+        return text if self._number is None else {"anyOf": [text, dict(self._number)]}
 
 
 class Flag:
@@ -378,11 +381,12 @@ def fraction(text: str) -> float:
 
 
 TEXT = Text()
-NAME_TEXT = Text(NAME.pattern, "a name", code="estate.bad-name")
+NAME_TEXT = Text(NAME.pattern, "a name", code="estate.bad-name", number={"type": "number"})
 REFERENCE = Text(r"[a-z]+/[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a reference such as `store/name`")
 DURATION = Text(r"[0-9]{1,6} ?[smhdw]", "a duration such as `10m`, `24h` or `30d`", convert=seconds)
 PERCENT = Text(r"[0-9]{1,3}(\.[0-9]+)? ?%", "a percentage such as `1%`", convert=fraction)
-COUNT = Text(r"[0-9]{1,15}", "a whole number", convert=int, number=True)
+_WHOLE = {"type": "integer", "minimum": 0}
+COUNT = Text(r"[0-9]{1,15}", "a whole number", convert=int, number=_WHOLE)
 DATE = Text(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])", "a date such as `2027-01-31`")
 FLAG = Flag()
 

@@ -57,7 +57,8 @@ class _Words:
         return words
 
     def schema(self) -> dict[str, Any]:
-        return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+        words = {"type": "array", "items": TEXT.schema(), "minItems": 1}
+        return {"anyOf": [{"type": "string", "minLength": 1}, words]}
 
 
 def _split(text: str, node: yaml.Node, source: Source) -> tuple[str, ...] | None:
@@ -93,7 +94,8 @@ class _UndoShape:
         return None if words is None else Undo("script", argv=words)
 
     def schema(self) -> dict[str, Any]:
-        return {"anyOf": [{"const": "restore"}, _Words().schema(), self._mapping.schema()]}
+        unsaid = {"not": {"pattern": "^irreversible *:? *$"}}
+        return {"anyOf": [{"const": "restore"}, _Words().schema() | unsaid, self._mapping.schema()]}
 
 
 class _EffectShape:
@@ -121,7 +123,7 @@ class _EffectShape:
         return DeclaredEffect(verbs[0], kind, name.strip(), found["rows"])
 
     def schema(self) -> dict[str, Any]:
-        return self._mapping.schema()
+        return self._mapping.schema() | {"oneOf": [{"required": [verb]} for verb in VERBS]}
 
 
 class _WatchedShape:
@@ -181,7 +183,8 @@ class _OnShape:
         return Selector(kind, name, environment)
 
     def schema(self) -> dict[str, Any]:
-        return {"anyOf": [REFERENCE.schema(), self._mapping.schema()]}
+        one = {"minProperties": 1, "maxProperties": 1}
+        return {"anyOf": [REFERENCE.schema(), self._mapping.schema() | one]}
 
 
 def _parameter(
