@@ -43,7 +43,8 @@ def _verify(call: Call) -> int:
     options = call.options
     if options.file:
         try:
-            lines = Path(options.file).read_text(encoding="utf-8").splitlines()
+            # Not `splitlines`: a record may hold other characters that end a line for Python.
+            lines = Path(options.file).read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise JournalError(
                 "journal.damaged", f"{options.file} cannot be read: {error}"
@@ -75,9 +76,12 @@ def _verify(call: Call) -> int:
 
 
 def _head(lines: list[str]) -> str:
+    """Return the last anchor's hash; empty where there is none that can be read."""
     import json
+    from contextlib import suppress
 
-    return next(
-        (str(json.loads(line).get("hash", "")) for line in reversed(lines) if '"anchors"' in line),
-        "",
-    )
+    for line in reversed(lines):
+        if '"anchors"' in line:
+            with suppress(ValueError, KeyError, TypeError):
+                return str(json.loads(line)["hash"])
+    return ""

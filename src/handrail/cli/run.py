@@ -59,7 +59,8 @@ def _decide(call: Call) -> Decided:
     known = request.operation in call.declared.operations
     operation = declaring.find_operation(
         call.declared,
-        request.operation if known else plan.steps[0].argv[0],
+        # Told from the repository's root, wherever this is called.
+        request.operation if known else str(call.root / plan.steps[0].argv[0]),
         call.world.root,
         request.target,
     )

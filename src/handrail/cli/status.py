@@ -52,7 +52,7 @@ def _standing(call: Call) -> dict[str, Any]:
         kept = newest.get(plan.request.operation)
         if kept is None or plan.facts.now >= kept.facts.now:
             newest[plan.request.operation] = plan
-    waiting = [_waiting(plan) for plan in newest.values() if plan.verdict == "require"]
+    waiting = [_waiting(call, plan) for plan in newest.values() if plan.verdict == "require"]
     return {
         "operations": sorted(call.declared.operations),
         "resources": len(call.declared.estate.resources),
@@ -63,26 +63,27 @@ def _standing(call: Call) -> dict[str, Any]:
     }
 
 
-def _waiting(plan: Plan) -> dict[str, str]:
+def _waiting(call: Call, plan: Plan) -> dict[str, str]:
     from handrail.cli.screen import next_command, short
+    from handrail.core import records
 
+    is_approved = bool(records.approvals(call.world.journal, plan.digest))
     return {
         "plan": short(plan.digest),
         "operation": plan.request.operation,
         "target": plan.request.target,
         "person": plan.request.person,
         "risk": plan.risk,
-        "next": next_command(plan),
+        "next": f"handrail run {short(plan.digest)}" if is_approved else next_command(plan),
     }
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    from handrail.cli.screen import columns
+    from handrail.cli.screen import columns, wrap
 
-    lines = [
-        f"{found['resources']} resources, {len(found['operations'])} operations declared: "
-        + ", ".join(found["operations"][:6])
-    ]
+    names = ", ".join(found["operations"][:6])
+    counted = f"{found['resources']} resources, {len(found['operations'])} operations declared"
+    lines = [wrap(f"{counted}: {names}" if names else counted, "  ")]
     if found["unfinished"]:
         lines += ["", "cut off:"]
         lines += columns(
