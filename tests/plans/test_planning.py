@@ -92,7 +92,7 @@ SIGNED = {
     "the endpoint": changed_facts(identity=replace(IDENTITY, endpoint="/srv/data/other.db")),
     "an identity that cannot be read": changed_facts(identity=None),
     "the commit": changed_facts(commit="b" * 40),
-    "the material": {"material": "n"},
+    "the material": {"material": "d"},
     "a parameter": {"request": make_request(parameters={"days": "1"})},
     "the tolerance": {"policy": Policy(tolerance=0.02)},
     "the tolerance in rows": {"policy": Policy(tolerance_rows=50)},
@@ -223,7 +223,7 @@ def test_a_rehearsal_is_of_one_script_on_one_target() -> None:
     assert plan.key == key
     assert make_plan(**changed_facts(now="2027-01-01T00:00:00.000000Z")).key == key
     others = [
-        make_plan(material="n"),
+        make_plan(material="d"),
         make_plan(request=make_request(parameters={"a": "b"})),
         make_plan(**changed_operation(undo=Undo("script", ("u",)))),
         make_plan(**changed_facts(identity=Identity("sqlite:6", IDENTITY.endpoint))),

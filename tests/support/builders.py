@@ -156,7 +156,7 @@ def make_plan(
     policy: Policy | None = None,
     facts: Facts | None = None,
     request: Request | None = None,
-    material: str = "m",
+    material: str = "c",
     target: str = STORE,
 ) -> Plan:
     """Return a plan that is not yet judged."""

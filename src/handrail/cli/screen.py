@@ -181,7 +181,8 @@ def _where(plan: Plan) -> list[str]:
         )
     if facts.others:
         some = ", ".join(facts.others[:3])
-        lines.append(indent + wrap(f"{len(facts.others)} others connected: {some}", indent))
+        who = "1 other" if len(facts.others) == 1 else f"{len(facts.others)} others"
+        lines.append(indent + wrap(f"{who} connected: {some}", indent))
     return lines
 
 
