@@ -106,9 +106,9 @@ def main() -> list[dict[str, object]]:
         long = _turns(_sides(Path(name)), is_shut_between=False)
         steady = long[2 * len(long) // 3 :]  # the log of the bare side grows no more
     return [
-        _compared("journal-rate", turns, 1, f">= {BOUND}"),
-        _compared("journal-rate-long", steady, 1, "none"),
-        _compared("journal-rate-same-columns", turns, 2, "none"),
+        _compared("journal-rate", turns, 1, BOUND),
+        _compared("journal-rate-long", steady, 1, None),
+        _compared("journal-rate-same-columns", turns, 2, None),
     ]
 
 
@@ -162,13 +162,14 @@ def _rate(side: Side) -> float:
 
 
 def _compared(
-    name: str, turns: list[tuple[float, ...]], other: int, bound: str
+    name: str, turns: list[tuple[float, ...]], other: int, bound: float | None
 ) -> dict[str, object]:
     rates = [(turn[0], turn[other]) for turn in turns]
     ratio = statistics.median(mine / theirs for mine, theirs in rates)
     mine, theirs = (statistics.median(column) for column in zip(*rates, strict=True))
     detail = f"{mine:,.0f} appends/s, {theirs:,.0f} bare commits/s"
-    return {"name": name, "ratio": round(ratio, 3), "bound": bound, "detail": detail}
+    row: dict[str, object] = {"name": name, "ratio": round(ratio, 3), "bound": bound}
+    return row | {"at_least": True, "detail": detail}
 
 
 if __name__ == "__main__":
