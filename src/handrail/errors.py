@@ -146,7 +146,6 @@ CODES: dict[str, str] = {
     "estate.production-data": "A store outside production holds production data.",
     "estate.secret": "A secret is written by value; declarations hold references to secrets only.",
     "estate.expired": "A contraindication is past its expiry date and no longer judged.",
-    "estate.none": "There is no estate here.",
     "operations.unknown": "No operation of that name is declared.",
     "operations.script-missing": "An operation's script does not exist in the repository.",
     "operations.script-not-executable": "An operation's script may not be executed.",
@@ -185,7 +184,6 @@ CODES: dict[str, str] = {
     # Scripts
     "script.start": "The script could not be started.",
     "script.confine": "The script must be confined, and this machine cannot.",
-    "rehearsal.failed": "The rehearsal ended before it had measured anything.",
     "rehearsal.touched-target": "The real store changed while the rehearsal ran.",
     # Approving
     "keys.unavailable": "The SSH key or ssh-keygen cannot be used.",
@@ -198,10 +196,7 @@ CODES: dict[str, str] = {
     # Running
     "run.locked": "Another run holds the resource.",
     "run.unfinished": "An earlier run on the resource was cut off and must be resumed first.",
-    "run.failed": "The script failed.",
     "run.over-budget": "The run did more than it did in rehearsal.",
-    "run.ill": "The watch saw the target or a dependant ill, or nothing at all.",
-    "run.undone": "The run was undone.",
     "run.undo-failed": "The undo failed; the state is described in the journal.",
     "run.unknown-outcome": "Nobody knows whether the script finished; somebody has to say.",
     "run.nothing": "There is nothing to resume or undo.",
@@ -212,7 +207,6 @@ CODES: dict[str, str] = {
     "journal.format": "The journal was written by a newer Handrail.",
     # The call
     "usage": "The command line is wrong.",
-    "usage.missing-extra": "The command needs a part that is not installed.",
     "usage.not-interactive": "A question must be answered, and nobody is there to answer it.",
     "interrupted": "Stopped by Ctrl-C.",
     "internal": "A defect of Handrail.",
