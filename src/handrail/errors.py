@@ -184,6 +184,7 @@ CODES: dict[str, str] = {
     # Scripts
     "script.start": "The script could not be started.",
     "script.confine": "The script must be confined, and this machine cannot.",
+    "rehearsal.failed": "The rehearsal ended before it had measured anything.",
     "rehearsal.touched-target": "The real store changed while the rehearsal ran.",
     # Approving
     "keys.unavailable": "The SSH key or ssh-keygen cannot be used.",

@@ -67,14 +67,20 @@ class TestRehearsed:
             ({"made_at": "2026-01-31T09:06:00.000000Z"}, "still to come"),
             ({"exit_code": 1}, "it failed in rehearsal (exited, exit 1)"),
             ({"ended": "timeout", "exit_code": -15}, "it failed in rehearsal (timeout, exit -15)"),
-            ({"unlisted": ("etc/pilot.conf",)}, "it read etc/pilot.conf"),
         ],
     )
     def test_one_that_does_not_count_is_refused(self, changed: dict[str, Any], said: str) -> None:
-        """Too old, from the future, failed, or of files that no digest covers."""
+        """Too old, from the future, or failed."""
         decision = judge_rehearsal(**changed)
         assert (decision.verdict, decision.remedy) == ("refuse", REHEARSE)
         assert said in decision.because
+
+    def test_files_that_no_digest_covers_are_refused(self) -> None:
+        """A rehearsal that read them says nothing of what they hold next time."""
+        decision = judge_rehearsal(unlisted=("etc/pilot.conf",))
+        assert decision.verdict == "refuse"
+        assert "it read etc/pilot.conf" in decision.because
+        assert "`uses`" in decision.because + decision.remedy
 
     def test_the_last_second_of_its_age_counts(self) -> None:
         """A rehearsal that is just as old as allowed, and a clock that is a little off, count."""
