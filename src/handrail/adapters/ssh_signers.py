@@ -24,7 +24,7 @@ _PATTERN = re.compile(r"[*?!]")
 _PRIVATE_MAGIC = b"openssh-key-v1\0"
 _SIGNATURE_MAGIC = b"SSHSIG"
 _CERTIFICATE = b"-cert-v01@openssh.com"
-_ARMOUR = re.compile(r"-----BEGIN [A-Z ]+-----(.*?)-----END [A-Z ]+-----", re.DOTALL)
+_ARMOUR = re.compile(r"-----BEGIN ([A-Z ]+)-----(.*?)-----END \1-----", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def public_key(content: bytes) -> bytes | None:
     words = text.split(maxsplit=2)
     if len(words) > 1 and _KEY_TYPE.fullmatch(words[0]):
         return _decoded(words[1])
-    blob = armoured(text)
+    blob = armoured(text, "OPENSSH PRIVATE KEY")
     if blob is None or not blob.startswith(_PRIVATE_MAGIC):
         return None
     try:
@@ -115,7 +115,7 @@ def public_key(content: bytes) -> bytes | None:
 
 def signing_key(signature: str) -> bytes | None:
     """Return the public key (or certificate) that a signature says it was made with."""
-    blob = armoured(signature)
+    blob = armoured(signature, "SSH SIGNATURE")
     if blob is None or not blob.startswith(_SIGNATURE_MAGIC):
         return None
     try:
@@ -132,10 +132,12 @@ def is_certificate(key: bytes) -> bool:
         return False
 
 
-def armoured(text: str) -> bytes | None:
-    """Return what stands between the BEGIN and END lines, decoded; None where it is not so."""
+def armoured(text: str, label: str) -> bytes | None:
+    """Return what stands between the BEGIN and END lines of `label`, decoded; None without them."""
     found = _ARMOUR.search(text)
-    return None if found is None else _decoded("".join(found.group(1).split()))
+    if found is None or found[1] != label:
+        return None
+    return _decoded("".join(found[2].split()))
 
 
 def _decoded(text: str) -> bytes | None:

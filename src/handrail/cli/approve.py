@@ -47,7 +47,7 @@ def run(call: Call) -> int:
     options = call.options
     plan = records.find_plan(call.world.journal, options.digest)
     if not options.json:
-        plans.show(call, plan)
+        plans.show(call, plan, with_next=False)
         screen.write("")
     name = _confirm(call, plan)
     approval = approving.approve(

@@ -32,14 +32,14 @@ def run(call: Call) -> int:
     return {"allow": 0, "refuse": 3, "require": 4}[decided.plan.verdict]
 
 
-def show(call: Call, plan: Plan) -> None:
+def show(call: Call, plan: Plan, *, with_next: bool = True) -> None:
     """Write a plan to stdout, as text or as its documented JSON."""
     from handrail.cli import screen
 
     if call.options.json:
         screen.write_json(as_json(plan))
     else:
-        screen.write("\n".join(screen.plan_lines(plan)))
+        screen.write("\n".join(screen.plan_lines(plan, with_next=with_next)))
 
 
 def as_json(plan: Plan) -> dict[str, object]:

@@ -12,7 +12,6 @@ examples:
 from __future__ import annotations
 
 import argparse
-import re
 from typing import TYPE_CHECKING
 
 from handrail.cli import choosing
@@ -40,6 +39,7 @@ def run(call: Call) -> int:
 def _show(call: Call, decided: Decided) -> None:
     from handrail.cli import plan as plans
     from handrail.cli import screen
+    from handrail.core.declaring import without_password
 
     plan = decided.plan
     if call.options.json:
@@ -56,8 +56,3 @@ def _show(call: Call, decided: Decided) -> None:
             f"--script {call.options.operation}     puts it behind Handrail"
         )
     screen.write("\n".join(lines))
-
-
-def without_password(address: str) -> str:
-    """Return a database's address as it may be shown."""
-    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1@", address)

@@ -36,4 +36,4 @@ def run(call: Call) -> int:
     decided = recalling.recorded(call.world, call.declared, options.number, options.on)
     choice = "undo" if options.undo else "accept" if options.accept else ""
     outcome = running.resume(call.world, options.number, decided, call.talk, choice=choice)
-    return show(call, outcome, decided.operation.name)
+    return show(call, outcome, decided)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from handrail.cli.call import Call
     from handrail.core.deciding import Decided
     from handrail.core.outcome import Outcome
+    from handrail.plans.model import Request
 
 _DIGEST = re.compile(r"[0-9a-f]{4}-?[0-9a-f]{1,60}")
 
@@ -44,7 +45,7 @@ def run(call: Call) -> int:
         plans.show(call, decided.plan)
         return 3 if decided.plan.verdict == "refuse" else 4
     outcome = running.begin(call.world, decided, call.talk)
-    return show(call, outcome, decided.operation.name)
+    return show(call, outcome, decided)
 
 
 def _decide(call: Call) -> Decided:
@@ -78,32 +79,33 @@ def _decide(call: Call) -> Decided:
     return decided
 
 
-def show(call: Call, outcome: Outcome, operation: str) -> int:
-    """Write how a run ended, and return its exit code."""
+def show(call: Call, outcome: Outcome, decided: Decided, exit_code: int | None = None) -> int:
+    """Write how a run ended, and return the command's exit code: the run's, unless given."""
+    code = outcome.exit_code if exit_code is None else exit_code
     from handrail.cli import screen
 
     if call.options.json:
         from handrail.plans.canonical import plain
 
-        screen.write_json({"format": 1, "run": plain(outcome), "exit_code": outcome.exit_code})
-        return outcome.exit_code
-    screen.write("\n".join(_lines(call, outcome, operation)))
-    return outcome.exit_code
+        screen.write_json({"format": 1, "run": plain(outcome), "exit_code": code})
+        return code
+    screen.write("\n".join(_lines(call, outcome, decided.plan.request)))
+    return code
 
 
-def _lines(call: Call, outcome: Outcome, operation: str) -> list[str]:
+def _lines(call: Call, outcome: Outcome, request: Request) -> list[str]:
     from handrail.cli import screen
 
     number = outcome.run
     left = ", ".join(outcome.residue[:6]) or "nothing left over"
     if outcome.outcome == "over-budget":
         return [
-            f"over budget: {operation} did more than it did in rehearsal",
+            f"over budget: {request.operation} did more than it did in rehearsal",
             "",
             *screen.breach_lines(outcome.breaches),
             "",
             screen.wrap(f"undone: run {number}; {left}.     handrail runs show {number}", "  "),
-            f"next: handrail rehearse {operation}     if that is what you meant",
+            f"next: handrail rehearse {request.asked}     if that is what you meant",
         ]
     lines = [screen.wrap(f"{outcome.outcome}: run {number}. {outcome.why}.", "  ")]
     if outcome.residue:

@@ -127,8 +127,8 @@ def breach_lines(breaches: Sequence[Breach]) -> list[str]:
     return columns(rows, right=(2,))
 
 
-def plan_lines(plan: Plan) -> list[str]:
-    """Return a plan as EXPERIENCE shows it: verdict, where, what, consequences, decisions."""
+def plan_lines(plan: Plan, *, with_next: bool = True) -> list[str]:
+    """Return a plan on one screen: verdict, where, what, consequences, decisions, what is next."""
     head = {"refuse": "refused", "require": "waiting", "allow": "ready"}[plan.verdict]
     title = _titled(f"{head}: {plan.request.operation} on {plan.target.resource}", plan.risk)
     if plan.verdict == "allow" and plan.risk in {"none", "low"}:
@@ -138,7 +138,7 @@ def plan_lines(plan: Plan) -> list[str]:
     lines += _what(plan)
     lines += consequence_lines(plan)
     lines += ["", *decision_lines(plan.decisions)]
-    return [*lines, "", *next_lines(plan)]
+    return [*lines, "", *next_lines(plan)] if with_next else lines
 
 
 def _titled(title: str, risk: str) -> str:
@@ -299,16 +299,12 @@ def next_deeds(plan: Plan) -> list[str]:
 
     A rehearsal comes first: it is what tells whether the rest is worth doing.
     """
-    said = [
-        d.remedy
-        for verdict in ("refuse", "require")
-        for d in plan.decisions
-        if d.verdict == verdict and d.binding and d.remedy
-    ]
-    deeds = sorted(dict.fromkeys(said), key=lambda deed: not deed.startswith("handrail rehearse"))
-    if any(deed.startswith("handrail rehearse") for deed in deeds):
-        # The digest of a plan changes with its rehearsal: an approval of this one would be lost.
-        deeds = [deed for deed in deeds if not deed.startswith("handrail approve")]
+    # A refused plan cannot be approved, and what mends it makes another plan.
+    stops = [d for d in plan.decisions if d.binding and d.verdict == plan.verdict != "allow"]
+    deeds = sorted(
+        dict.fromkeys(d.remedy for d in stops if d.remedy),
+        key=lambda deed: not deed.startswith("handrail rehearse"),
+    )
     return deeds or [f"handrail run {short(plan.digest)}"]
 
 

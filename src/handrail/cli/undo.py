@@ -37,5 +37,4 @@ def run(call: Call) -> int:
     outcome = running.undo(
         call.world, options.number, decided, call.talk, lose_newer=options.lose_newer
     )
-    show(call, outcome, decided.operation.name)
-    return 0 if outcome.outcome == "undone" else 1
+    return show(call, outcome, decided, 0 if outcome.outcome == "undone" else 1)

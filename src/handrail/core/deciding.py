@@ -7,6 +7,8 @@ Rules:
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from handrail.core import approving, declaring, observing, records
@@ -58,10 +60,23 @@ def decide(
     """
     operation = declaring.find_operation(declared, name, world.root, "")
     resource = declaring.find_target(declared.estate, operation, on)
+    given = parameters or {}
     request = Request(
-        operation.name, resource.ref, values(operation, parameters or {}), world.person, because
+        operation=operation.name,
+        target=resource.ref,
+        parameters=values(operation, given),
+        person=world.person,
+        because=because,
+        words=_words(name, on, given),
     )
     return again(world, declared, operation, resource, request)
+
+
+def _words(name: str, on: str | None, parameters: Mapping[str, str]) -> str:
+    """Return how to ask for the same on a command line; a password in an address is left out."""
+    target = ["--on", declaring.without_password(on)] if on else []
+    pairs = [word for key, value in parameters.items() for word in ("-p", f"{key}={value}")]
+    return shlex.join([name, *target, *pairs])
 
 
 def again(

@@ -119,6 +119,11 @@ def undeclared_store(address: str) -> Resource:
     return Resource("store", name[:63], Place("--on"), store=settings)
 
 
+def without_password(address: str) -> str:
+    """Return a database's address as it may be shown."""
+    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1@", address)
+
+
 def _only(estate: Estate, operation: Operation) -> Resource:
     on = operation.on
     found = [

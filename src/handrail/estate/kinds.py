@@ -208,7 +208,11 @@ _STORE_KEYS = {
             _backups,
             {
                 "to": Key(REFERENCE, "the object store that keeps them", required=True),
-                "every": Key(DURATION, "how often", default=DAY_S),
+                "every": Key(
+                    DURATION,
+                    "how often; nothing makes them by itself yet",
+                    default=DAY_S,
+                ),
                 "keep": Key(COUNT, "how many", default=14),
                 "prove": Key(
                     DURATION, "how old the last proof of restore may be", default=7 * DAY_S

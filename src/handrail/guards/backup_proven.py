@@ -19,7 +19,7 @@ def judge(case: Case) -> Decision:
     target, proof = case.plan.target, case.plan.facts.proof
     if target.durability == "lossy":
         return Decision(name, "allow", "declared lossy: nobody would miss it", target.declared_at)
-    remedy = f"handrail rehearse {case.plan.request.operation}"
+    remedy = f"handrail rehearse {case.plan.request.asked}"
     if proof is None:
         return Decision(
             name,

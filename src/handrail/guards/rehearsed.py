@@ -17,9 +17,13 @@ def judge(case: Case) -> Decision:
     """Refuse what was not rehearsed at this version, or not well."""
     rehearsal = case.plan.facts.rehearsal
     declared = str(case.operation.place)
-    remedy = f"handrail rehearse {case.plan.request.operation}"
+    remedy = f"handrail rehearse {case.plan.request.asked}"
     if rehearsal is None:
         return Decision(name, "refuse", "not at this version", declared, remedy)
+    if rehearsal.unlisted:
+        files = ", ".join(rehearsal.unlisted[:3])
+        because = f"it read {files}, which the plan does not cover"
+        return Decision(name, "refuse", because, declared, f"add to `uses`: {files}")
     reason = _reason(rehearsal, case)
     if reason:
         return Decision(name, "refuse", reason, declared, remedy)
@@ -37,9 +41,6 @@ def _reason(rehearsal: Rehearsal, case: Case) -> str:
         return f"it failed in rehearsal ({rehearsal.ended}, exit {rehearsal.exit_code})"
     if case.policy.confine == "require" and rehearsal.confined:
         return f"it was not confined: {rehearsal.confined}"
-    if rehearsal.unlisted:
-        files = ", ".join(rehearsal.unlisted[:3])
-        return f"it read {files}, which the plan does not cover: add it to `uses`"
     return _drift(rehearsal, case)
 
 

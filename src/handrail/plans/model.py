@@ -20,13 +20,23 @@ Verdict = Literal["allow", "require", "refuse"]
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asked for."""
+    """What somebody asked for.
+
+    Attributes:
+        words: how to ask for it again on a command line, after the verb; without secrets.
+    """
 
     operation: str
     target: str
     parameters: Mapping[str, str]
     person: str
     because: str = ""
+    words: str = ""
+
+    @property
+    def asked(self) -> str:
+        """How to ask for it again; the operation's name where nobody noted the words."""
+        return self.words or self.operation
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ Rules:
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -63,11 +65,23 @@ def installed(environment: Mapping[str, str]) -> tuple[Binaries, ...]:
     seen: dict[Path, Binaries] = {}
     for folder in _folders(environment):
         real = folder.resolve()
-        if real not in seen and all((real / name).is_file() for name in NEEDED):
+        if real not in seen and _is_usable(real):
             binaries = _read_version(real)
             if binaries:
                 seen[real] = binaries
     return tuple(seen.values())
+
+
+def _is_usable(folder: Path) -> bool:
+    """Whether the programs are complete, and may be run by the user that a server runs as.
+
+    That is another one when this is root, who often keeps an environment where nobody else may go.
+    """
+    if not all((folder / name).is_file() for name in NEEDED):
+        return False
+    return os.geteuid() != 0 or all(
+        path.stat().st_mode & stat.S_IXOTH for path in (folder, *folder.parents)
+    )
 
 
 def _folders(environment: Mapping[str, str]) -> Iterator[Path]:
