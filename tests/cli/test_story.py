@@ -195,6 +195,17 @@ def test_stale_plan(team: Team, file: str, old: str, new: str) -> None:
     assert records.runs(team.world().journal) == ()
 
 
+def test_residue(team: Team) -> None:
+    """What an undo script does not put back is shown by the rehearsal, and needs a reason."""
+    undo = (team.root / "scripts/close-devices/undo.sh").read_text().replace("id > 1", "id > 3")
+    team.commit({"scripts/close-devices/undo.sh": undo})
+    answer = team.call("rehearse", "close-devices")
+    assert "x   undo      script, " in answer.err
+    assert "left over: table devices" in answer.err
+    assert "its undo leaves different: table devices" in answer.out
+    assert "say why it must be: --because" in answer.out
+
+
 def test_uncommitted(team: Team) -> None:
     """What is not committed does not run at risk high, whoever approved it."""
     digest = team.make_ready("reset-pilot").plan.digest

@@ -150,6 +150,37 @@ def test_held_clone_is_left_alone(fake: FakeWorld) -> None:
     assert fake.kinds("clone-sqlite-busy") == ["made"]
 
 
+def test_deadline(team: Team) -> None:
+    """At its deadline a clone is destroyed under a script that still runs, and that ends too."""
+    add_operation(team, "sleeps", "#!/bin/sh\nsleep 60\n")
+    team.commit({"policy.yaml": "rehearsal: {clone-deadline: 1s}\n"})
+    with pytest.raises(RefusedError) as raised:
+        team.rehearse("sleeps")
+    assert raised.value.code == "rehearsal.failed"
+    assert "clone-deadline" in raised.value.hint
+    journal = team.world().journal
+    (chain,) = journal.chains("clone-")
+    ends = [r.body for r in journal.records(chain) if r.kind == "destroyed"]
+    assert ends == ['{"why":"its deadline passed"}']
+    assert list((team.state / "clones").iterdir()) == []
+
+
+def test_restore_past_the_deadline(fake: FakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a restore writes where the clone was destroyed meanwhile is removed as well."""
+
+    def restore(self: FakeStore, backup: Backup, progress: Progress) -> tuple[str, ...]:
+        (at,) = (fake.root / ".handrail/clones").iterdir()
+        clones.destroy(fake.world(), at.name, "its deadline passed")
+        make_folder(at)
+        (at / "pilot.db").write_text("rows of the target")
+        return ()
+
+    monkeypatch.setattr(FakeStore, "restore", restore)
+    fake.rehearse()
+    assert list((fake.root / ".handrail/clones").iterdir()) == []
+    assert clone_chains(fake) == [["made", "destroyed", "destroyed"]]
+
+
 class ItsOwnClone(FakeStore):
     """A store that gives itself, or a copy without the marker, for a clone."""
 
@@ -352,8 +383,9 @@ def test_files_that_the_plan_does_not_cover(team: Team) -> None:
     add_operation(team, "reads", script)
     decided = team.rehearse("reads")
     assert rehearsal_of(decided).unlisted == ("notes/list",)
-    refusals = [d.because for d in decided.plan.decisions if d.verdict == "refuse" and d.binding]
-    assert refusals == ["it read notes/list, which the plan does not cover: add it to `uses`"]
+    (refusal,) = [d for d in decided.plan.decisions if d.verdict == "refuse" and d.binding]
+    assert refusal.guard == "rehearsed"
+    assert refusal.because.startswith("it read notes/list, which the plan does not cover")
 
 
 def test_looks_the_same(fake: FakeWorld) -> None:

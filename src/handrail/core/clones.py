@@ -17,7 +17,7 @@ from pathlib import Path
 
 from handrail.core import records, scripts
 from handrail.core.world import World
-from handrail.errors import Place
+from handrail.errors import Place, StoreError
 from handrail.estate.model import Address, Resource, StoreSettings
 from handrail.plans.policy import Policy
 from handrail.ports import Store
@@ -76,11 +76,23 @@ def _standing(world: World, chain: str) -> Path | None:
 def _destroy(world: World, at: Path, store: Store, why: str) -> None:
     rehearsal = at.name.partition("-")[2]
     world.processes.end_leftovers(scripts.mark_of(world, f"rehearsal-{rehearsal}"))
-    store.discard(at)
+    existed = at.exists()
+    _discard(at, store)
     clear(world, rehearsal)
-    if _standing(world, f"clone-{at.name}"):
+    if existed or _standing(world, f"clone-{at.name}"):
         world.journal.append(f"clone-{at.name}", "destroyed", {"why": why})
         world.journal.close(f"clone-{at.name}")
+
+
+def _discard(at: Path, store: Store) -> None:
+    try:
+        store.discard(at)
+    except StoreError as error:
+        if error.code != "store.not-a-store":
+            raise
+        # A restore that ran past the clone's deadline made it anew, without what marks a clone.
+        # Its name and place are from the journal: whatever is there, the rehearsal left it.
+        shutil.rmtree(at)
 
 
 def _of_kind(world: World, at: Path) -> Store:

@@ -36,6 +36,7 @@ class _Rehearsing:
     id: str
     chain: str
     folder: Path
+    clone_at: Path | None = None
 
     @property
     def plan(self) -> Plan:
@@ -127,6 +128,7 @@ def _rehearse(rehearsal: _Rehearsing) -> Rehearsal:
         clones.held(world, rehearsal.id, target, policy) as at,
         backups.opened(world, backup, rehearsal.folder / "opened") as readable,
     ):
+        rehearsal.clone_at = at
         talk.begin("restore", "as a clone")
         began = world.clock.elapsed_s()
         clone = _clone(rehearsal, target, readable, at)
@@ -342,6 +344,13 @@ def _run_script(rehearsal: _Rehearsing, target: Store, clone: Store, *, undo: bo
     finished = world.processes.run(command, lambda _: None, rehearsal.talk.output)
     if exposed is not None:
         _refuse_touched(rehearsal, target, exposed)
+    if rehearsal.clone_at and not rehearsal.clone_at.exists():
+        raise RefusedError(
+            "rehearsal.failed",
+            f"the clone was gone when the script ended ({_ending(finished)}): it is destroyed "
+            f"after {duration(decided.declared.policy.clone_age_s)}",
+            hint="if that is too short: `rehearsal: {clone-deadline: ...}` in policy.yaml",
+        )
     return finished
 
 
