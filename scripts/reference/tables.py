@@ -57,7 +57,8 @@ Data is real when the store is in a production environment, declares `production
 `personal-data`, or looks like it: rows older, or more rows, than its environment may hold.
 
 One level is added when the operation is irreversible, when its undo failed in rehearsal, or when
-the undo left something different. A script that failed in rehearsal is judged as one of which
+the undo left something different; the risk is then high at least. A script that failed in rehearsal
+is judged as one of which
 nothing is known.
 """
 

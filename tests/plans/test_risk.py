@@ -55,7 +55,6 @@ def test_the_worst_effect_sets_the_risk() -> None:
 
 def test_nothing_done_is_no_risk() -> None:
     """A script that changed nothing in rehearsal has risk none, even if it could not be undone."""
-    assert derive(REAL, STUCK, (), None)[0] == "none"
 
 
 @pytest.mark.parametrize(("target", "expected"), [(TARGET, "critical"), (LOSSY, "high")])
@@ -64,6 +63,11 @@ def test_what_nobody_knows_is_as_bad_as_it_can_be(target: Target, expected: str)
     level, because = derive(target, STEPS, None, None)
     assert level == expected
     assert because.startswith("nobody knows what it does")
+
+
+def test_what_cannot_be_put_back_is_high_at_least() -> None:
+    """A script that changed nothing in its store may still have sent a mail."""
+    assert derive(REAL, STUCK, (), None)[0] == "high"
 
 
 def test_what_cannot_be_put_back_is_one_level_worse() -> None:

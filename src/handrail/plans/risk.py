@@ -3,7 +3,7 @@
 Rules:
 - What nobody knows is as bad as it can be for that target. A script that failed in rehearsal may
   have failed before what it does when it does not: what it would do, nobody knows.
-- What cannot be put back is one level worse.
+- What cannot be put back is one level worse, and high at least.
 - The level comes with the one reason that set it.
 """
 
@@ -15,6 +15,8 @@ from handrail.plans.model import RISKS, Rehearsal, Step, Target
 _GONE = frozenset({"unknown", "drop", "replace", "truncate"})
 _CHANGED = frozenset({"delete", "update", "rewrite", "alter", "rename"})
 _RIGHTS = frozenset({"role", "setting", "grant", "database"})
+
+_HIGH = RISKS.index("high")
 
 
 def derive(
@@ -32,10 +34,11 @@ def derive(
             "it failed in rehearsal; nobody knows what else it does",
         )
     stuck = _stuck(steps, rehearsal)
-    if stuck and level > 0:
-        worse = min(level + 1, len(RISKS) - 1)
-        return RISKS[worse], f"{reason}; {stuck}" if worse == level else f"{stuck}; {reason}"
-    return RISKS[level], reason
+    if not stuck:
+        return RISKS[level], reason
+    # What changed nothing that can be seen may still have sent a mail.
+    worse = min(max(level + 1, _HIGH), len(RISKS) - 1)
+    return RISKS[worse], f"{reason}; {stuck}" if worse == level else f"{stuck}; {reason}"
 
 
 def _from_effects(target: Target, effects: tuple[Effect, ...] | None) -> tuple[int, str]:
