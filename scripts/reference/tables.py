@@ -58,8 +58,7 @@ Data is real when the store is in a production environment, declares `production
 
 One level is added when the operation is irreversible, when its undo failed in rehearsal, or when
 the undo left something different; the risk is then high at least. A script that failed in rehearsal
-is judged as one of which
-nothing is known.
+is judged as one of which nothing is known.
 """
 
 
