@@ -234,6 +234,7 @@ def test_row_security_is_no_smaller_number(postgres_server: Server, database: st
     assert raised.value.code == "store.denied"
 
 
+@pytest.mark.usefixtures("postgres_server")
 def test_binaries_by_version() -> None:
     """The same major version is preferred, then the next newer, never an older one."""
     here = installed(tools())

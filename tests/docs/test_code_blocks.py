@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from handrail.adapters.processes import LocalProcesses
 from handrail.estate import loading as estates
 from handrail.estate.shapes import Source, parse
 from handrail.operations.python import load_python
@@ -83,8 +84,9 @@ def provide(need: str, request: pytest.FixtureRequest) -> dict[str, str]:
             "PILOT_DB_URL": url,
             "PATH": f"{Path(sys.executable).parent}:{binaries.folder}:{os.environ['PATH']}",
         }
-    if shutil.which(need) is None:
-        said = f"{need} is not installed"
+    reason = LocalProcesses().can_confine() if need == "confinement" else ""
+    if reason or (need != "confinement" and shutil.which(need) is None):
+        said = reason or f"{need} is not installed"
         if os.environ.get("HANDRAIL_REQUIRE") == "all":
             pytest.fail(said)
         pytest.skip(said)

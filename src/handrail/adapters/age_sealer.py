@@ -158,6 +158,7 @@ def _extract_one(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: P
         archive.extract(member, directory, filter="data")
         return
     # Python before 3.11.4 has no filter: only what cannot lead out is taken.
+    member.name = member.name.lstrip("/")
     target = directory / member.name
     if member.issym():
         target = target.parent / member.linkname
