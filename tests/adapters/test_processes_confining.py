@@ -344,10 +344,12 @@ def test_socket_file(shop: Workshop, outside: Path) -> None:
 def test_processes_outside(shop: Workshop) -> None:
     """A process outside cannot be seen or ended."""
     with subprocess.Popen(["sleep", "1000"]) as victim:
-        _, output = shop.confined(f"kill -KILL {victim.pid}; kill -KILL -1; ls -d /proc/[0-9]*")
-        assert victim.poll() is None
-        assert f"/proc/{victim.pid}" not in output.splitlines()
-        victim.kill()
+        try:
+            _, output = shop.confined(f"kill -KILL {victim.pid}; kill -KILL -1; ls -d /proc/[0-9]*")
+            assert victim.poll() is None
+            assert f"/proc/{victim.pid}" not in output.splitlines()
+        finally:
+            victim.kill()
 
 
 def test_escape(shop: Workshop, outside: Path) -> None:
