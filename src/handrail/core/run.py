@@ -90,7 +90,7 @@ class Run:
                 f"run {self._number} has ended: {self.ended()}",
                 hint=f"handrail runs show {self._number}",
             )
-        return self._tell(self.ended(), str(self._bodies["ended"]["why"]))
+        return self._tell(Outcome(self._number, self.ended(), str(self._bodies["ended"]["why"])))
 
     def proceed(self) -> Outcome:
         """Go through the stages that have no record yet."""
@@ -464,15 +464,10 @@ class Run:
         breaches: tuple[Breach, ...] = (),
     ) -> Outcome:
         self.note("ended", outcome=outcome, why=why)
-        return self._tell(outcome, why, effects, breaches)
+        return self._tell(Outcome(self._number, outcome, why, effects, breaches))
 
-    def _tell(
-        self,
-        outcome: str,
-        why: str,
-        effects: tuple[Effect, ...] | None = None,
-        breaches: tuple[Breach, ...] = (),
-    ) -> Outcome:
+    def _tell(self, ended: Outcome) -> Outcome:
+        """Clean up after this ended run, and let the resource know that it is free."""
         for token in (self._chain, f"undo-{self._number}"):
             scripts.clear(self._world, token)
         after = self._folder / "after"
@@ -486,8 +481,9 @@ class Run:
         self._world.journal.close(self._chain)
         # The last word: until it is said, `resume` finds this run and says it.
         resource = f"resource-{self._decided.plan.target.resource}"
-        self._world.journal.append(resource, "run-ended", {"run": self._number, "outcome": outcome})
-        return Outcome(self._number, outcome, why, effects, breaches)
+        said = {"run": self._number, "outcome": ended.outcome}
+        self._world.journal.append(resource, "run-ended", said)
+        return ended
 
 
 def _breach(breach: Breach) -> str:
