@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -370,13 +371,16 @@ def test_leftovers(shop: Workshop) -> None:
     shop.script("env -i sleep 1000 & echo $! > child; echo $$ > pid; wait")
     driver = _driver(shop, token, "during")
     script = int(wait_for(shop.folder / "pid"))
+    child = int(wait_for(shop.folder / "child"))
+    while Path(f"/proc/{child}/comm").read_text() != "sleep\n":
+        time.sleep(0.01)
     driver.kill()
     driver.wait()
     assert is_alive(script)
     names = LocalProcesses(grace_s=0.4).end_leftovers(token)
     assert set(names) == {"script.sh", "sleep"}
     assert not is_alive(script)
-    assert not is_alive(int((shop.folder / "child").read_text()))
+    assert not is_alive(child)
 
 
 def test_killed_before(shop: Workshop) -> None:
