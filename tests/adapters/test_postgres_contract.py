@@ -35,7 +35,10 @@ class TestPostgresShared(StoreContract):
         return self.server.store(self.server.make_database())
 
     def execute(self, store: Store, sql: str) -> None:
-        with psycopg.connect(store.connection().parts["url"]) as session:
+        # Under the name that a script has: its backend's end is waited for, and its counters told.
+        connection = store.connection()
+        name = connection.environment["PGAPPNAME"]
+        with psycopg.connect(connection.parts["url"], application_name=name) as session:
             session.execute(sql.encode())
 
     def missing_store(self, at: Path) -> Store:

@@ -42,6 +42,7 @@ VOLATILE = {
     "years": (r"\b\d+ years\b", r"\d+ years"),
     "a moment ago": (r"\b(?:just now|\d+ min ago)", r"(?:just now|\d+ min ago)"),
     "version": (r"\b(?:SQLite|PostgreSQL) \d+\.[\d.]+", r"(?:SQLite|PostgreSQL) \d[\d.]*"),
+    "test database": (r"\bpilot\d+\b", r"pilot\d+"),
     "system identifier": (r"\bpg:\d+|\b\d{19}\b", r"(?:pg:)?\d{15,20}"),
     "port": (r"(?<=127\.0\.0\.1:)\d+", r"\d+"),
 }
