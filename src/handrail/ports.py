@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup, Fingerprint, Identity, Measure
+from handrail.plans.holding import Report
 
 # Called with (done, total) in units of the work; total None while it is not known.
 Progress = Callable[[int, int | None], None]
@@ -137,6 +138,24 @@ class Store(Protocol):
 
     def ask(self, query: str, timeout_s: float) -> str:
         """Return the first value of the first row of a read-only `query`, as text."""
+
+
+class StoreGuard(Protocol):
+    """What stands between one script and one store: nothing beyond its limits takes effect.
+
+    Made by `World.open_guard`, which ends it on leaving. A server's guard holds each transaction
+    at its COMMIT; a file's or a directory's gives the script a copy, and `settle` swaps it in.
+    """
+
+    def connection(self) -> Connection:
+        """Return how the script reaches the store: through the guard alone."""
+
+    def settle(self) -> Report:
+        """Say what was done, once the script and all that it started have ended.
+
+        What waited for that takes effect now, where it is inside the limits. Nobody reaches the
+        store through this guard any more. Twice equals once.
+        """
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from handrail.guards import BUILT_IN
 if TYPE_CHECKING:
     from handrail.core.world import Declared, Kit, World
     from handrail.estate.model import Address, Resource
-    from handrail.ports import Checks, Keys, Processes, Sealer, Store
+    from handrail.plans.holding import Event, Limits
+    from handrail.ports import Checks, Keys, Processes, Sealer, Store, StoreGuard
 
 SETTINGS = {
     "HANDRAIL_ROOT": "The team's repository; else the nearest folder upwards that has `estate/`, "
@@ -141,6 +142,7 @@ def world(
         checks=_later(lambda: _checks(root, environment)),
         sealer=_later(lambda: _sealer(environment.get("HANDRAIL_AGE_IDENTITY"))),
         open_store=open_known,
+        open_guard=open_guard,
         watch_clone=watch_clone,
     )
 
@@ -206,9 +208,50 @@ def open_store(resource: Resource, root: Path, environment: Mapping[str, str]) -
             address.removeprefix("sqlite:///") if address.startswith("sqlite:") else address
         )
         return SqliteStore(resource.ref, root / path.expanduser())
+    if resource.store.kind == "redis":
+        from handrail.adapters.redis import RedisStore
+
+        return RedisStore(resource.ref, address)
+    if resource.store.kind == "files":
+        from handrail.adapters.files import FilesStore
+
+        return FilesStore(resource.ref, root / Path(address).expanduser())
     from handrail.adapters.postgres import PostgresStore
 
     return PostgresStore(resource.ref, address)
+
+
+def open_guard(
+    store: Store, limits: Limits, before: Path, folder: Path, hear: Callable[[Event], None]
+) -> AbstractContextManager[StoreGuard]:
+    """Return what stands between a script and `store` while it is held.
+
+    Args:
+        store: the target, or a clone of it.
+        limits: what the script is held to.
+        before: the folder of `store.observe`; need not be there when the mode is `observe`.
+        folder: an empty private folder to work in.
+        hear: told each event as it happens, from any thread.
+
+    Raises:
+        StoreError: the store does not answer, or its kind has no guard.
+    """
+    if store.kind == "postgres":
+        from handrail.adapters.postgres import gate
+        from handrail.wire import postgres
+
+        return postgres.guarded(store, limits, folder, hear, gate.looker(store.resource, before))
+    if store.kind == "redis":
+        from handrail.wire import redis
+
+        return redis.guarded(store, limits, folder, hear)
+    if store.kind == "files":
+        from handrail.adapters.files import staging
+
+        return staging.guarded(store, limits, folder, hear)
+    from handrail.adapters.sqlite import staging as swapping
+
+    return swapping.guarded(store, limits, folder, hear)
 
 
 def read_address(

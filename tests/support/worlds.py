@@ -25,6 +25,7 @@ from handrail.plans.model import Approval
 from handrail.ports import Change, CheckResult, Sealer, Store
 from handrail.testing.checks import FakeChecks
 from handrail.testing.clock import FakeClock, FakeIds
+from handrail.testing.guards import FakeGuards
 from handrail.testing.journal import MemoryJournal
 from handrail.testing.keys import FakeKeys
 from handrail.testing.locks import MemoryLocks
@@ -91,6 +92,7 @@ class FakeWorld:
     sealer: Sealer
     ids: FakeIds = field(default_factory=FakeIds)
     talk: QuietTalk = field(default_factory=QuietTalk)
+    guards: FakeGuards = field(default_factory=FakeGuards)
     watched: list[tuple[Path, int]] = field(default_factory=list)
 
     def world(self, person: str = ANA) -> World:
@@ -111,6 +113,7 @@ class FakeWorld:
             checks=self.checks,
             sealer=self.sealer,
             open_store=self._open,
+            open_guard=self.guards.open,
             watch_clone=self._watch,
         )
 

@@ -267,7 +267,7 @@ class Run:
             return self.undo("undone", why, effects)
         if breaches and self._choice != "accept":
             self._hold_if_others(breaches)
-            why = "; ".join(_breach(breach) for breach in breaches[:3])
+            why = "; ".join(budgets.sentence(breach) for breach in breaches[:3])
             return self.undo(
                 "over-budget", f"it did more than in rehearsal: {why}", effects, breaches
             )
@@ -299,7 +299,7 @@ class Run:
         perhaps_fewer = all(b.effect.is_ceiling for b in breaches)
         if not rows_alone or not (others or perhaps_fewer):
             return
-        said = "; ".join(_breach(breach) for breach in breaches[:3])
+        said = "; ".join(budgets.sentence(breach) for breach in breaches[:3])
         doubt = f"or {others[0]} did" if others else "or took some of it back"
         self.note("held", others=others)
         raise OverBudgetError(
@@ -484,17 +484,6 @@ class Run:
         said = {"run": self._number, "outcome": ended.outcome}
         self._world.journal.append(resource, "run-ended", said)
         return ended
-
-
-def _breach(breach: Breach) -> str:
-    effect, allowed = breach.effect, breach.allowed
-    amount = "" if effect.rows is None else f" {effect.rows:,} rows"
-    if allowed is None:
-        return f"{effect.verb} {effect.kind} {effect.name}{amount}, not in rehearsal at all"
-    return (
-        f"{effect.verb} {effect.kind} {effect.name}{amount}; budget {allowed.rows:,}, "
-        f"tolerance {allowed.tolerance:,}"
-    )
 
 
 def _empty(folder: Path) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from handrail.estate.model import Estate, Resource
     from handrail.estate.shapes import Key
     from handrail.operations.model import Operation
+    from handrail.plans.holding import Event, Limits
     from handrail.plans.judging import Guard
     from handrail.plans.policy import Policy
     from handrail.ports import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         Repository,
         Sealer,
         Store,
+        StoreGuard,
     )
 
 
@@ -84,6 +86,9 @@ class World:
         person: who works here.
         guards: every registered guard, in order.
         open_store: opens the store that a resource declares.
+        open_guard: stands between a script and a store while it is held. Given the store, the
+            limits, the folder of `observe`, an empty private folder to work in, and who is told
+            of events.
         watch_clone: while it is held, an independent process stands by to destroy the clone in
             that directory when this process dies, or after so many seconds.
     """
@@ -103,6 +108,9 @@ class World:
     checks: Checks
     sealer: Sealer
     open_store: Callable[[Resource], Store]
+    open_guard: Callable[
+        [Store, Limits, Path, Path, Callable[[Event], None]], AbstractContextManager[StoreGuard]
+    ]
     watch_clone: Callable[[Path, int], AbstractContextManager[None]]
 
     @property

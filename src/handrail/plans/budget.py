@@ -62,6 +62,18 @@ def breaches(budget: Budget, effects: Iterable[Effect]) -> tuple[Breach, ...]:
     return tuple(found)
 
 
+def sentence(breach: Breach) -> str:
+    """Return a breach in words: `delete table sessions 217 rows; budget 214, tolerance 2`."""
+    effect, allowed = breach.effect, breach.allowed
+    amount = "" if effect.rows is None else f" {effect.rows:,} rows"
+    if allowed is None:
+        return f"{effect.verb} {effect.kind} {effect.name}{amount}, not in rehearsal at all"
+    return (
+        f"{effect.verb} {effect.kind} {effect.name}{amount}; budget {allowed.rows:,}, "
+        f"tolerance {allowed.tolerance:,}"
+    )
+
+
 def _covers(allowance: Allowance, effect: Effect) -> bool:
     if effect.rows is None or allowance.rows is None:
         return True
