@@ -170,7 +170,8 @@ class Command:
         output: file that keeps stdout and stderr as they came, interleaved.
         output_limit_bytes: of the file; what is beyond is counted and thrown away.
         reserve_bytes: it is ended when the disk of `output` has less than this free.
-        confine: for a rehearsal: keep it away from the real world where this machine can.
+        confine: keep it away from the real world, or from all but its guard, where this machine
+            can.
         watched: in a rehearsal: the files below this folder that it opens are told in `read`.
     """
 
@@ -187,19 +188,22 @@ class Command:
 
 @dataclass(frozen=True)
 class Confine:
-    """What a rehearsed script may reach.
+    """What a confined script may reach.
 
     Attributes:
         writable: files and directories that it may write; the rest is read-only.
         replaced: real path to the clone's path: the script that opens the first gets the second.
         hidden: files and directories that it must not read, such as Handrail's state and keys.
         sockets: `(host, port)` on this machine that it may reach; no other address answers.
+        network_only: for a real run: files are as usual, but for what is `hidden` and `replaced`;
+            no other server's socket answers; `Finished.reached` names addresses alone.
     """
 
     writable: tuple[Path, ...] = ()
     replaced: tuple[tuple[Path, Path], ...] = ()
     hidden: tuple[Path, ...] = ()
     sockets: tuple[tuple[str, int], ...] = ()
+    network_only: bool = False
 
 
 @dataclass(frozen=True)

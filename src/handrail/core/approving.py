@@ -23,7 +23,7 @@ from handrail.plans.model import Approval, Plan
 def needed(plan: Plan) -> bool:
     """Whether anything of `plan` waits for an approval."""
     waiting = {d.guard for d in plan.decisions if d.verdict == "require" and d.binding}
-    return bool(waiting & {"second-person", "typed-name"})
+    return bool(waiting & {"second-person", "typed-name", "avoidable"})
 
 
 def names_target(plan: Plan) -> bool:

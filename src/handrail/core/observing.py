@@ -66,6 +66,8 @@ def observe(
         measure=reader.read("measure", answers.measure) if answers else None,
         others=(reader.read("connections", answers.others) or ()) if answers else (),
         cannot_restore=(reader.read("restore", answers.can_restore) or "") if answers else "",
+        # What is not rehearsed is not run behind a guard that knows its budget: nobody asks yet.
+        avoidable=world.processes.can_confine() if rehearsal else "",
         holder=world.locks.holder(resource.ref) or "",
         unfinished=records.unfinished(world.journal, resource.ref),
         commit=reader.read("commit", lambda: world.repository.commit(paths) or "") or "",

@@ -4,6 +4,8 @@ Rules:
 - The clone is proven to be another store than the target before the script starts: its identity
   has a marker that only this rehearsal knows, its endpoint differs, the target has no marker.
 - The clone is destroyed when the rehearsal ends, however it ends, and that is journalled.
+- The script runs behind a guard as in the run, but nothing is refused: what is held to the budget
+  is counted as the budget was.
 - The target is only read: its fingerprint may change by its own users' work, never by ours. Where
   the script cannot be confined, nobody can tell these apart, and a change voids the rehearsal.
 - A backup counts from here on: it was restored, and its content compared.
@@ -14,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from handrail.core import backups, clones, records, scripts
+from handrail.core import backups, clones, guarding, records, scripts
 from handrail.core.deciding import Decided, again
 from handrail.core.world import Talk, World
 from handrail.errors import RefusedError, ScriptError, StoreError
@@ -22,8 +24,9 @@ from handrail.plans.amounts import duration, size
 from handrail.plans.canonical import plain, time_text
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup, Fingerprint
+from handrail.plans.holding import Limits, Report
 from handrail.plans.model import Plan, Proof, Rehearsal
-from handrail.ports import Confine, Finished, Store
+from handrail.ports import Command, Confine, Connection, Finished, Store
 
 
 @dataclass
@@ -52,6 +55,7 @@ class _Undone:
     seconds: float
     effects: tuple[Effect, ...]
     residue: tuple[str, ...]
+    report: Report | None = None
 
 
 def rehearse(world: World, decided: Decided, talk: Talk) -> Decided:
@@ -216,7 +220,7 @@ def _measure(
 ) -> Rehearsal:
     world, plan = rehearsal.world, rehearsal.plan
     before = clone.fingerprint()
-    finished, effects = _run(rehearsal, target, clone)
+    finished, effects, report = _run(rehearsal, target, clone)
     undone = _undo(rehearsal, target, clone, backup, before)
     measure = plan.facts.measure
     if measure is None:
@@ -241,18 +245,26 @@ def _measure(
         traced=finished.traced,
         measure=measure,
         proof=proof,
+        how=report.how,
+        counted=guarding.counted(report),
+        undo_counted=guarding.counted(undone.report) if undone.report else (),
+        trace=report.trace,
+        unheld=report.unheld,
+        undo_trace=undone.report.trace if undone.report else (),
+        undo_unheld=undone.report.unheld if undone.report else (),
+        role=report.role,
     )
 
 
 def _run(
     rehearsal: _Rehearsing, target: Store, clone: Store
-) -> tuple[Finished, tuple[Effect, ...]]:
+) -> tuple[Finished, tuple[Effect, ...], Report]:
     talk, script = rehearsal.talk, rehearsal.plan.steps[0].argv[0]
     observed = rehearsal.folder / "before"
     observed.mkdir(mode=0o700)
     clone.observe(observed)
     talk.begin("run", f"{script} on the clone")
-    finished = _run_script(rehearsal, target, clone, undo=False)
+    finished, report = _run_script(rehearsal, target, clone, observed, undo=False)
     effects = _effects(clone, observed)
     printed = (
         f"{size(finished.output_bytes)} printed" if finished.output_bytes else ("printed nothing")
@@ -262,8 +274,8 @@ def _run(
         f"{script} on the clone, {duration(finished.duration_s)}, {_ending(finished)}, {printed}",
         ok=finished.exit_code == 0,
     )
-    rehearsal.note("ran", finished=finished, effects=effects)
-    return finished, effects
+    rehearsal.note("ran", finished=finished, effects=effects, report=report)
+    return finished, effects, report
 
 
 def _undo(
@@ -280,6 +292,7 @@ def _undo(
     began = world.clock.elapsed_s()
     worked = True
     left: tuple[str, ...] = ()
+    report: Report | None = None
     try:
         if step.undo != "restore":
             clone.observe(observed)
@@ -287,7 +300,8 @@ def _undo(
         if step.undo == "restore":
             left = clone.restore(backup, talk.progress)
         else:
-            worked = _run_script(rehearsal, target, clone, undo=True).exit_code == 0
+            finished, report = _run_script(rehearsal, target, clone, observed, undo=True)
+            worked = finished.exit_code == 0
     except (StoreError, ScriptError) as error:
         worked, left = False, (error.message,)
     seconds = world.clock.elapsed_s() - began
@@ -300,7 +314,7 @@ def _undo(
         + ("nothing left over" if not residue else "left over: " + ", ".join(residue[:5])),
         ok=worked and not residue,
     )
-    return _Undone(worked, seconds, effects, residue)
+    return _Undone(worked, seconds, effects, residue, report)
 
 
 def _effects(clone: Store, observed: Path) -> tuple[Effect, ...]:
@@ -317,9 +331,46 @@ def _residue(clone: Store, before: Fingerprint, left: tuple[str, ...]) -> tuple[
         return (*left, error.message)
 
 
-def _run_script(rehearsal: _Rehearsing, target: Store, clone: Store, *, undo: bool) -> Finished:
+def _run_script(
+    rehearsal: _Rehearsing, target: Store, clone: Store, observed: Path, *, undo: bool
+) -> tuple[Finished, Report]:
+    """Run the script, or its undo, on the clone behind a guard that counts and refuses nothing."""
     world, decided = rehearsal.world, rehearsal.decided
-    connection = clone.connection()
+    private = rehearsal.folder / ("guard-undo" if undo else "guard")
+    private.mkdir(mode=0o700)
+    exposed = target.fingerprint() if world.processes.can_confine() else None
+    hearing = guarding.Hearing(
+        lambda event: rehearsal.note("guard-event", event=event), rehearsal.talk
+    )
+    with world.open_guard(clone, Limits("measure"), observed, private, hearing) as guard:
+        finished, report = guarding.attend(
+            guard,
+            clone,
+            lambda connection: world.processes.run(
+                _command(rehearsal, target, connection, undo=undo),
+                lambda _: None,
+                rehearsal.talk.output,
+            ),
+            lambda _: None,  # in a rehearsal that is a finding, and told as one
+            always=True,
+        )
+    hearing.check()
+    if exposed is not None:
+        _refuse_touched(rehearsal, target, exposed)
+    if rehearsal.clone_at and not rehearsal.clone_at.exists():
+        raise RefusedError(
+            "rehearsal.failed",
+            f"the clone was gone when the script ended ({_ending(finished)}): it is destroyed "
+            f"after {duration(decided.declared.policy.clone_age_s)}",
+            hint="if that is too short: `rehearsal: {clone-deadline: ...}` in policy.yaml",
+        )
+    return finished, report
+
+
+def _command(
+    rehearsal: _Rehearsing, target: Store, connection: Connection, *, undo: bool
+) -> Command:
+    world, decided = rehearsal.world, rehearsal.decided
     real = target.connection()
     file, copy = real.parts.get("path"), connection.parts.get("path")
     token = f"rehearsal-{rehearsal.id}"
@@ -329,7 +380,7 @@ def _run_script(rehearsal: _Rehearsing, target: Store, clone: Store, *, undo: bo
         hidden=(world.state, *(real.paths if not file else ())),
         sockets=connection.sockets,
     )
-    command = scripts.command(
+    return scripts.command(
         world,
         decided.operation,
         decided.plan,
@@ -340,18 +391,6 @@ def _run_script(rehearsal: _Rehearsing, target: Store, clone: Store, *, undo: bo
         undo=undo,
         confine=confine,
     )
-    exposed = target.fingerprint() if world.processes.can_confine() else None
-    finished = world.processes.run(command, lambda _: None, rehearsal.talk.output)
-    if exposed is not None:
-        _refuse_touched(rehearsal, target, exposed)
-    if rehearsal.clone_at and not rehearsal.clone_at.exists():
-        raise RefusedError(
-            "rehearsal.failed",
-            f"the clone was gone when the script ended ({_ending(finished)}): it is destroyed "
-            f"after {duration(decided.declared.policy.clone_age_s)}",
-            hint="if that is too short: `rehearsal: {clone-deadline: ...}` in policy.yaml",
-        )
-    return finished
 
 
 def _refuse_touched(rehearsal: _Rehearsing, target: Store, before: Fingerprint) -> None:

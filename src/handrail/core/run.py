@@ -5,20 +5,32 @@ Rules:
   running.
 - `step-begun` stands before the script's first instruction, `step-done` after its last. Between
   the two nobody knows; that is said, measured, and asked, never assumed.
-- Over budget, failed or ill: undone at once, and said so.
+- The script runs behind a guard. What the guard held back needs no undo, and gets none.
+- Over budget all the same, failed or ill: undone at once, and said so.
 - Only the holder of the target's lock writes to its run.
 """
 
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from handrail.core import approving, backups, deciding, records, scripts, undoing, watching
+from handrail.core import (
+    approving,
+    backups,
+    deciding,
+    guarding,
+    records,
+    refusing,
+    scripts,
+    undoing,
+    watching,
+)
 from handrail.core.deciding import Decided
 from handrail.core.outcome import Outcome
+from handrail.core.run_records import RunRecords
 from handrail.core.world import Talk, World
 from handrail.errors import (
     HandrailError,
@@ -32,11 +44,9 @@ from handrail.errors import (
 )
 from handrail.plans import budget as budgets
 from handrail.plans.amounts import duration, size
-from handrail.plans.canonical import plain
 from handrail.plans.effect import Effect
-from handrail.plans.facts import Backup
 from handrail.plans.model import Breach
-from handrail.ports import Finished, Store
+from handrail.ports import Connection, Finished, Store
 
 
 class Run:
@@ -49,33 +59,20 @@ class Run:
         self._number = number
         self._decided = decided
         self._talk = talk
-        self._chain = records.run_chain(number)
+        self._told = RunRecords(world, number)
+        self._chain = self._told.chain
         self._folder = world.state / "runs" / str(number)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._bodies: dict[str, dict[str, Any]] = {}
-        self._last = ""
-        for record in world.journal.records(self._chain):
-            self._remember(record.kind, records.body(record))
-        self._choice = choice or self._bodies.get("told", {}).get("choice", "")
+        self._choice = choice or self._told.body("told").get("choice", "")
         self._store: Store = world.open_store(decided.resource)
 
     def note(self, kind: str, **values: object) -> None:
         """Write one record of this run."""
-        body = {name: plain(value) for name, value in values.items()}
-        self._world.journal.append(self._chain, kind, body)
-        self._remember(kind, body)
-
-    def _remember(self, kind: str, body: dict[str, Any]) -> None:
-        if kind == "undo-asked":
-            # What an earlier undo came to says nothing about this one.
-            for earlier in ("verdict", "undo-begun", "undo-done"):
-                self._bodies.pop(earlier, None)
-        self._bodies[kind] = body
-        self._last = kind
+        self._told.note(kind, **values)
 
     def ended(self) -> str:
         """Return the outcome; empty while there is none, and again while it is being undone."""
-        return str(self._bodies["ended"]["outcome"]) if self._last == "ended" else ""
+        return self._told.outcome
 
     def tell_resource(self) -> Outcome:
         """Return how this ended run ended, having told the resource, where a crash prevented that.
@@ -90,21 +87,23 @@ class Run:
                 f"run {self._number} has ended: {self.ended()}",
                 hint=f"handrail runs show {self._number}",
             )
-        return self._tell(Outcome(self._number, self.ended(), str(self._bodies["ended"]["why"])))
+        return self._tell(Outcome(self._number, self.ended(), str(self._told.body("ended")["why"])))
 
     def proceed(self) -> Outcome:
         """Go through the stages that have no record yet."""
-        if {"undo-begun", "undo-asked"} & set(self._bodies):
+        if "undo-begun" in self._told or "undo-asked" in self._told:
             return self.undo(
-                self._bodies.get("verdict", {}).get("outcome", "undone"),
+                self._told.body("verdict").get("outcome", "undone"),
                 "an undo that was cut off was done again",
             )
-        if not {"step-started", "step-done"} & set(self._bodies):
+        if "step-started" not in self._told and "step-done" not in self._told:
             # It never began: whatever an earlier attempt prepared may be out of date by now.
             ended = self._begin_step()
             if ended is not None:
                 return ended
         finished = self._act()
+        if isinstance(finished, Outcome):
+            return finished
         effects, breaches = self._measure()
         return self._conclude(finished, effects, breaches)
 
@@ -123,7 +122,7 @@ class Run:
                 hint=f"handrail resume {self._number}          to begin it now\n"
                 f"      handrail resume {self._number} --undo   to leave it",
             )
-        if "step-begun" in self._bodies:
+        if "step-begun" in self._told:
             self._world.processes.end_leftovers(scripts.mark_of(self._world, self._chain))
         try:
             return self._prepare()
@@ -135,7 +134,7 @@ class Run:
         plan = self._decided.plan
         try:
             self._check_still_valid()
-            if "approved" not in self._bodies:
+            if "approved" not in self._told:
                 used = approving.use(self._world, plan, self._chain)
                 self.note("approved", approvals=used)
             self._back_up()
@@ -173,44 +172,67 @@ class Run:
         self._store.observe(into)
         self.note(f"observed-{name}", others=self._store.others())
 
-    def _act(self) -> Finished | None:
-        """Run the script, or find out what became of it; None when nobody knows."""
-        if "step-done" in self._bodies:
-            return records.decode(self._bodies["step-done"]["finished"], Finished)
-        if "step-started" in self._bodies:
+    def _act(self) -> Finished | Outcome | None:
+        """Run the script, or find out what became of it; None when nobody knows.
+
+        The outcome, where no guard could be had: then the script does not begin.
+        """
+        if "step-done" in self._told:
+            return records.decode(self._told.body("step-done")["finished"], Finished)
+        if "step-started" in self._told:
             self._find_out()
             return None
-        step, plan = self._decided.plan.steps[0], self._decided.plan
+        limits = guarding.limits_of(self._decided.plan, self._decided.declared.policy)
+        hearing = guarding.Hearing(lambda event: self.note("guard-event", event=event), self._talk)
+        private = self._folder / "guard"
+        _empty(private)
+        with ExitStack() as held:
+            try:
+                guard = held.enter_context(
+                    self._world.open_guard(
+                        self._store, limits, self._folder / "before", private, hearing
+                    )
+                )
+            except StoreError as error:
+                return self._end("refused", f"nothing was done: {error.message}")
+            finished, report = guarding.attend(guard, self._store, self._run_script, hearing)
+        hearing.check()
+        step = self._decided.plan.steps[0]
+        self.note("step-done", step=step.id, finished=finished, report=report)
+        self._talk.end(
+            "run",
+            f"{step.argv[0]}, {duration(finished.duration_s)}, "
+            + (f"exit {finished.exit_code}" if finished.ended == "exited" else finished.ended),
+            ok=finished.exit_code == 0 and report.stop is None,
+        )
+        return finished
+
+    def _run_script(self, connection: Connection) -> Finished:
+        """Run the step's script to the end of all that it starts; Ctrl-C is a way to end."""
+        step = self._decided.plan.steps[0]
         command = scripts.command(
             self._world,
             self._decided.operation,
-            plan,
+            self._decided.plan,
             step,
-            self._store.connection(),
+            connection,
             token=self._chain,
             folder=self._folder,
+            confine=guarding.cage(self._world, self._store, connection, self._chain),
         )
         self.note("step-begun", step=step.id, output=command.output)
         self._talk.begin("run", step.argv[0])
         try:
-            finished = self._world.processes.run(
+            return self._world.processes.run(
                 command,
                 lambda process: self.note("step-started", process=process),
                 self._talk.output,
             )
         except KeyboardInterrupt:
-            finished = Finished(-2, "interrupted", 0.0, 0)
+            return Finished(-2, "interrupted", 0.0, 0)
         except ScriptError as error:
             self._talk.output(f"{error.message}\n".encode())
-            finished = Finished(127, "not-started", 0.0, 0)
-        self.note("step-done", step=step.id, finished=finished)
-        self._talk.end(
-            "run",
-            f"{step.argv[0]}, {duration(finished.duration_s)}, "
-            + (f"exit {finished.exit_code}" if finished.ended == "exited" else finished.ended),
-            ok=finished.exit_code == 0,
-        )
-        return finished
+            return Finished(127, "not-started", 0.0, 0)
 
     def _find_out(self) -> None:
         """The process that ran the script is gone: end what it left, and let somebody say."""
@@ -234,8 +256,8 @@ class Run:
 
     def _measure(self) -> tuple[tuple[Effect, ...], tuple[Breach, ...]]:
         plan = self._decided.plan
-        if "measured" not in self._bodies:
-            effects = self._effects()
+        if "measured" not in self._told:
+            effects = guarding.done(self._effects(), self._told.report)
             nothing_known = tuple(Breach(e, None) for e in effects if e.verb == "unknown")
             breaches = budgets.breaches(plan.budget, effects) if plan.budget else nothing_known
             try:
@@ -244,7 +266,7 @@ class Run:
                 # An undo later has nothing to compare with, and will ask for --lose-newer.
                 shutil.rmtree(self._folder / "after", ignore_errors=True)
             self.note("measured", effects=effects, breaches=breaches)
-        body = self._bodies["measured"]
+        body = self._told.body("measured")
         return (
             records.decode(body["effects"], tuple[Effect, ...]),
             records.decode(body["breaches"], tuple[Breach, ...]),
@@ -266,21 +288,29 @@ class Run:
             why = f"asked for by {self._world.person or 'somebody'} when it was resumed"
             return self.undo("undone", why, effects)
         if breaches and self._choice != "accept":
-            self._hold_if_others(breaches)
+            if not guarding.is_exact(self._told.report):
+                self._hold_if_others(breaches)
             why = "; ".join(budgets.sentence(breach) for breach in breaches[:3])
             return self.undo(
                 "over-budget", f"it did more than in rehearsal: {why}", effects, breaches
             )
-        if finished is not None and finished.ended == "interrupted":
-            return self._interrupted(effects)
+        report = self._told.report
+        if report is not None and report.stop is not None and self._choice != "accept":
+            return self._end("over-budget", f"the guard stopped it: {report.stop.what}", effects)
         if finished is not None and (finished.ended != "exited" or finished.exit_code != 0):
-            said = f"exit {finished.exit_code}" if finished.ended == "exited" else finished.ended
-            if not effects:
-                return self._end(
-                    "failed", f"the script ended with {said}, and changed nothing", effects
-                )
-            return self.undo("undone", f"the script ended with {said}", effects)
+            return self._failed(finished, effects)
         return self._watch(effects)
+
+    def _failed(self, finished: Finished, effects: tuple[Effect, ...]) -> Outcome:
+        """Undo what a script did that did not end well."""
+        if finished.ended == "interrupted":
+            return self._interrupted(effects)
+        said = f"exit {finished.exit_code}" if finished.ended == "exited" else finished.ended
+        if not effects:
+            return self._end(
+                "failed", f"the script ended with {said}, and changed nothing", effects
+            )
+        return self.undo("undone", f"the script ended with {said}", effects)
 
     def _hold_if_others(self, breaches: tuple[Breach, ...]) -> None:
         """Leave it to a human where the rows too many may be somebody else's.
@@ -294,7 +324,7 @@ class Run:
             OverBudgetError: held, with the two ways on.
         """
         kinds = ("observed-before", "observed-after")
-        others = [who for kind in kinds for who in self._bodies.get(kind, {}).get("others", ())]
+        others = [who for kind in kinds for who in self._told.body(kind).get("others", ())]
         rows_alone = all(b.effect.verb in {"insert", "update", "delete"} for b in breaches)
         perhaps_fewer = all(b.effect.is_ceiling for b in breaches)
         if not rows_alone or not (others or perhaps_fewer):
@@ -328,7 +358,7 @@ class Run:
     def _watch(self, effects: tuple[Effect, ...]) -> Outcome:
         decided = self._decided
         watch = decided.operation.watch
-        if "watched" not in self._bodies:
+        if "watched" not in self._told:
             found = watching.probes(
                 self._world,
                 decided.operation,
@@ -353,7 +383,7 @@ class Run:
                 else "ill: " + ", ".join(seen.ill[:3]),
                 ok=not seen.ill,
             )
-        ill = self._bodies["watched"]["ill"]
+        ill = self._told.body("watched")["ill"]
         if ill:
             return self.undo("undone", "the watch saw it ill: " + ", ".join(ill[:3]), effects)
         return self._end("confirmed", "inside its budget, and healthy", effects)
@@ -363,71 +393,19 @@ class Run:
 
     def refuse_undo(self, *, lose_newer: bool) -> None:
         """Raise when this ended run cannot, or need not, be undone."""
-        if "step-begun" not in self._bodies:
-            raise UsageError("run.nothing", f"run {self._number} did nothing")
-        if not self.ended():
-            raise UsageError(
-                "run.unfinished",
-                f"run {self._number} has not ended",
-                hint=f"handrail resume {self._number} --undo",
-            )
-        if self._bodies.get("undo-done", {}).get("worked"):
-            raise UsageError("run.nothing", f"run {self._number} was undone already")
-        self._refuse_impossible_undo()
-        self.refuse_other_target()
-        with backups.taken_out(self._world, self._folder / "after"):
-            changed = undoing.newer(self._store, self._folder / "after")
-        if changed and not lose_newer:
-            some = "; ".join(f"{e.verb} {e.kind} {e.name}" for e in changed[:3])
-            raise RefusedError(
-                "store.moved",
-                f"since run {self._number} ended, others changed: {some}",
-                hint=f"handrail undo {self._number} --lose-newer   goes back all the same; what is "
-                "there now is kept beside it",
-            )
-
-    def _refuse_impossible_undo(self) -> None:
-        plan, operation = self._decided.plan, self._decided.operation
-        if plan.steps[0].undo == "irreversible":
-            raise RefusedError(
-                "run.irreversible",
-                f"run {self._number} cannot be undone: {operation.undo.reason}",
-                hint=f"the backup made before it: handrail runs show {self._number}",
-            )
-        backup = self._backup()
-        if plan.steps[0].undo == "restore" and (backup is None or not Path(backup.path).exists()):
-            raise RefusedError(
-                "backup.damaged",
-                f"the backup that run {self._number} made is not there any more",
-                hint=f"it is kept for {duration(self._decided.declared.policy.undo_age_s)}; "
-                "look for another copy of it",
-            )
+        refusing.refuse_undo(
+            self._world,
+            self._number,
+            self._decided,
+            self._told,
+            self._store,
+            self._folder / "after",
+            lose_newer=lose_newer,
+        )
 
     def refuse_other_target(self) -> None:
-        """Raise when another store answers in the target's place.
-
-        What does not answer, or lost its identity, may be so because of this very run.
-        """
-        planned = self._decided.plan.facts.identity
-        try:
-            found = self._store.identify()
-        except StoreError:
-            return
-        known = found.id if not found.id.endswith(":unadopted") else planned and planned.id
-        if planned is None or (known, found.endpoint, found.marker) != (
-            planned.id,
-            planned.endpoint,
-            planned.marker,
-        ):
-            raise RefusedError(
-                "store.identity",
-                f"{found} answers, and run {self._number} was on {planned}",
-                hint="point the store's url, or --on, at the store that it ran on",
-            )
-
-    def _backup(self) -> Backup | None:
-        found = self._bodies.get("backup-done")
-        return records.decode(found["backup"], Backup) if found else None
+        """Raise when another store answers in the target's place."""
+        refusing.refuse_other_target(self._number, self._decided, self._store)
 
     def undo(
         self,
@@ -443,10 +421,11 @@ class Run:
             self._decided.plan,
             self._decided.operation,
             self._store,
-            self._backup(),
+            self._told.backup,
             self._folder,
             self._talk,
             self.note,
+            guarding.limits_of(self._decided.plan, self._decided.declared.policy, undo=True),
         )
         if not undone.worked:
             return self._end(
@@ -464,16 +443,18 @@ class Run:
         breaches: tuple[Breach, ...] = (),
     ) -> Outcome:
         self.note("ended", outcome=outcome, why=why)
-        return self._tell(Outcome(self._number, outcome, why, effects, breaches))
+        return self._tell(
+            Outcome(self._number, outcome, why, effects, breaches, report=self._told.report)
+        )
 
     def _tell(self, ended: Outcome) -> Outcome:
         """Clean up after this ended run, and let the resource know that it is free."""
         for token in (self._chain, f"undo-{self._number}"):
             scripts.clear(self._world, token)
         after = self._folder / "after"
-        for folder in (self._folder / "before", self._folder / "opened"):
+        for folder in (self._folder / name for name in ("before", "opened", "guard")):
             shutil.rmtree(folder, ignore_errors=True)  # they may hold what the target does
-        if self._bodies.get("undo-done", {}).get("worked"):
+        if self._told.is_undone:
             shutil.rmtree(after, ignore_errors=True)
             after.with_suffix(".age").unlink(missing_ok=True)
         else:

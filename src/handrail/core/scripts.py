@@ -50,7 +50,7 @@ def command(
         token: marks every process of this run, so that leftovers are found after a crash.
         folder: private directory of this run: output is kept there.
         undo: run the undo instead.
-        confine: for a rehearsal.
+        confine: what it may reach, where this machine can see to that.
     """
     home = home_of(world, token)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def command(
         timeout_s=step.timeout_s,
         output=folder / ("undo.log" if undo else "output.log"),
         confine=confine,
-        watched=world.root if confine else None,
+        watched=world.root if confine and not confine.network_only else None,
     )
 
 

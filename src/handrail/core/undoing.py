@@ -2,25 +2,28 @@
 
 Rules:
 - An undo is itself an act: journalled before and after, and what it leaves different is said.
+- An undo script is itself destructive: it runs behind a guard, with the budget of its rehearsal.
 - What others wrote since the run ended is not lost silently: such an undo needs a word for it.
 - Undo twice equals once.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from handrail.core import backups, scripts
+from handrail.core import backups, guarding, scripts
 from handrail.core.world import Talk, World
 from handrail.errors import HandrailError, RefusedError, StoreError
 from handrail.operations.model import Operation
 from handrail.plans.amounts import duration
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup, Fingerprint
+from handrail.plans.holding import Limits
 from handrail.plans.model import Plan
-from handrail.ports import Store
+from handrail.ports import Connection, Finished, Store
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ def undo(
     folder: Path,
     talk: Talk,
     note: Callable[..., None],
+    limits: Limits,
 ) -> Undone:
     """Undo a run by what its plan says, and compare with the backup that was made before it.
 
@@ -53,13 +57,18 @@ def undo(
         folder: the run's private directory.
         talk: told what happens.
         note: journals a record of the run's chain.
+        limits: what an undo script is held to; one that is stopped has failed.
     """
     step = plan.steps[0]
     note("undo-begun", how=step.undo)
     talk.begin("undo", step.undo)
     began = world.clock.elapsed_s()
     try:
-        left = _act(world, plan, operation, store, backup, folder, talk)
+        if step.undo == "script":
+            _run_script(world, plan, operation, store, folder, talk, note, limits)
+            left: tuple[str, ...] = ()
+        else:
+            left = _restore(world, plan, operation, store, backup, folder, talk)
         residue = (*left, *_differences(store, backup))
         undone = Undone(
             worked=True,
@@ -90,7 +99,60 @@ def newer(store: Store, after: Path) -> tuple[Effect, ...]:
     return (Effect(store.resource, "unknown", "store", store.resource, detail=why),)
 
 
-def _act(
+def _run_script(
+    world: World,
+    plan: Plan,
+    operation: Operation,
+    store: Store,
+    folder: Path,
+    talk: Talk,
+    note: Callable[..., None],
+    limits: Limits,
+) -> None:
+    """Run the undo script behind a guard of its own.
+
+    Raises:
+        RefusedError: it failed, or was stopped.
+        StoreError: no guard could be had.
+    """
+    token = f"undo-{folder.name}"
+    before, private = folder / "before-undo", folder / "guard-undo"
+    for made in (before, private):
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(mode=0o700)
+    store.observe(before)
+    hearing = guarding.Hearing(lambda event: note("guard-event", event=event, undo=True), talk)
+
+    def run(connection: Connection) -> Finished:
+        command = scripts.command(
+            world,
+            operation,
+            plan,
+            plan.steps[0],
+            connection,
+            token=token,
+            folder=folder,
+            undo=True,
+            confine=guarding.cage(world, store, connection, token),
+        )
+        return world.processes.run(command, lambda _: None, talk.output)
+
+    try:
+        with world.open_guard(store, limits, before, private, hearing) as guard:
+            finished, report = guarding.attend(guard, store, run, hearing)
+    finally:
+        for made in (before, private):
+            shutil.rmtree(made, ignore_errors=True)  # they may hold what the target does
+    hearing.check()
+    note("undo-ran", finished=finished, report=report)
+    said = f"the undo script ended with {finished.ended} {finished.exit_code}"
+    if report.stop is not None:
+        said = f"the undo script was stopped: it {report.stop.what}"
+    if report.stop is not None or finished.exit_code != 0 or finished.ended != "exited":
+        raise RefusedError("run.undo-failed", said, hint=f"its output: {folder / 'undo.log'}")
+
+
+def _restore(
     world: World,
     plan: Plan,
     operation: Operation,
@@ -99,32 +161,12 @@ def _act(
     folder: Path,
     talk: Talk,
 ) -> tuple[str, ...]:
-    step = plan.steps[0]
-    if step.undo == "irreversible":
+    if plan.steps[0].undo == "irreversible":
         raise RefusedError(
             "run.irreversible",
             f"declared irreversible: {operation.undo.reason}",
             hint="the backup made before the run is kept: handrail runs show",
         )
-    if step.undo == "script":
-        command = scripts.command(
-            world,
-            operation,
-            plan,
-            step,
-            store.connection(),
-            token=f"undo-{folder.name}",
-            folder=folder,
-            undo=True,
-        )
-        finished = world.processes.run(command, lambda _: None, talk.output)
-        if finished.exit_code != 0:
-            raise RefusedError(
-                "run.undo-failed",
-                f"the undo script ended with {finished.ended} {finished.exit_code}",
-                hint=f"its output: {command.output}",
-            )
-        return ()
     if backup is None:
         raise RefusedError("run.undo-failed", "no backup was made before this run")
     with backups.opened(world, backup, folder / "opened") as readable:

@@ -6,6 +6,7 @@ A guard is anything with a `name` and `judge(case)`; each module here is one. A 
 from __future__ import annotations
 
 from handrail.guards import (
+    avoidable,
     backup_proven,
     committed,
     contraindication,
@@ -19,6 +20,7 @@ from handrail.guards import (
     review,
     second_person,
     typed_name,
+    unheld,
 )
 from handrail.plans.judging import Guard
 
@@ -34,6 +36,8 @@ BUILT_IN: tuple[Guard, ...] = (
     committed,
     review,
     irreversible,
+    avoidable,
+    unheld,
     second_person,
     typed_name,
 )

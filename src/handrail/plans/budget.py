@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from handrail.operations.model import DeclaredEffect
-from handrail.plans.effect import Effect
+from handrail.plans.effect import Effect, worst_first
 from handrail.plans.model import Allowance, Breach, Budget
+
+# Verbs whose rows a guard counts as they are written.
+COUNTED = frozenset({"delete", "update", "insert", "expire"})
 
 
 def from_effects(effects: Iterable[Effect], *, relative: float, absolute: int) -> Budget:
@@ -39,6 +43,35 @@ def from_effects(effects: Iterable[Effect], *, relative: float, absolute: int) -
         ),
         "rehearsal",
     )
+
+
+def counted_alike(
+    measured: Iterable[Effect], counted: Iterable[Effect], *, is_complete: bool
+) -> tuple[Effect, ...]:
+    """Return the effects of a rehearsal with rows as the guard of the run will count them.
+
+    Args:
+        measured: what the store shows afterwards.
+        counted: what the guard counted; it may count what the store does not show (a row deleted
+            and put back), and the other way round (a row that a dropped table took along).
+        is_complete: whether nothing passed the guard uncounted; else the larger number counts.
+    """
+    rows = {effect.key: effect for effect in counted if effect.verb in COUNTED}
+    found = []
+    for effect in measured:
+        mine = rows.pop(effect.key, effect)
+        most = mine if is_complete else max(effect, mine, key=lambda one: one.rows or 0)
+        found.append(replace(effect, rows=most.rows))
+    return (*found, *rows.values())
+
+
+def own(measured: Iterable[Effect], counted: Iterable[Effect]) -> tuple[Effect, ...]:
+    """Return what a run did: rows as its guard counted them, everything else as the store shows.
+
+    A store counts everybody's rows; a guard counts those of its own script.
+    """
+    shapes = [effect for effect in measured if effect.verb not in COUNTED]
+    return worst_first((*shapes, *(effect for effect in counted if effect.verb in COUNTED)))
 
 
 def from_declaration(resource: str, declared: Iterable[DeclaredEffect]) -> Budget:

@@ -103,6 +103,15 @@ class Rehearsal:
         confined: empty, or why the script could not be kept away from the real world.
         traced: empty, or why `reached` may be incomplete.
         measure: the store's content when it was rehearsed.
+        how: how a guard held its effects, and will hold those of the run; empty without one.
+        counted: the rows as that guard counted them: the run will be held to the same count.
+        undo_counted: the same of the undo script.
+        trace: templates of the statements that it ran.
+        unheld: of these, what took effect as it ran, and can only be undone.
+        undo_trace: templates of the statements of the undo script.
+        undo_unheld: of these, what took effect as it ran.
+        role: as whom it ran: `own`, or `limited` to what the budget needs.
+        role_because: why not as a limited role, where that was tried; else empty.
     """
 
     id: str
@@ -124,6 +133,15 @@ class Rehearsal:
     traced: str
     measure: Measure
     proof: Proof
+    how: str = ""
+    counted: tuple[Effect, ...] = ()
+    undo_counted: tuple[Effect, ...] = ()
+    trace: tuple[str, ...] = ()
+    unheld: tuple[str, ...] = ()
+    undo_trace: tuple[str, ...] = ()
+    undo_unheld: tuple[str, ...] = ()
+    role: str = "own"
+    role_because: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,6 +180,8 @@ class Facts:
         unreadable: facts that could not be read, and why: a guard that needs one refuses.
         others: who else is connected to the target.
         cannot_restore: why the target could not be restored; empty when it could.
+        avoidable: why a script could go round the guard on this machine; empty when it could not,
+            or nobody has rehearsed it yet.
         holder: the live process that holds the target.
         unfinished: runs on the target that were cut off.
         commit: the last commit that touched what the plan is made of; empty when there is none.
@@ -178,6 +198,7 @@ class Facts:
     unreadable: tuple[tuple[str, str], ...] = ()
     others: tuple[str, ...] = ()
     cannot_restore: str = ""
+    avoidable: str = ""
     holder: str = ""
     unfinished: tuple[int, ...] = ()
     commit: str = ""
@@ -280,6 +301,7 @@ class Plan:
     facts: Facts
     watched: tuple[str, ...] = field(default=())
     soak_s: int = 0
+    undo_budget: Budget | None = None
 
     @property
     def verdict(self) -> Verdict:

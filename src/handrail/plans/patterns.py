@@ -1,9 +1,9 @@
-"""Patterns: how many keys or paths are spoken of as one, `session:*`, `uploads/*.png`.
+r"""Patterns: how many keys or paths are spoken of as one, `session:*`, `uploads/*.png`.
 
 Rules:
 - Numbers, hexadecimal ids, UUIDs and long random words become `*`; what names a thing stays.
 - The same name always gives the same pattern, on the clone and on the original.
-- A name that already holds `*` keeps it literal as `\\*`: a pattern never covers more by accident.
+- A name that already holds `*` keeps it literal as `\*`: a pattern never covers more by accident.
 """
 
 from __future__ import annotations

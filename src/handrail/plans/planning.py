@@ -129,12 +129,15 @@ def draft(
     target = target_of(resource, estate, policy, facts)
     steps = steps_of(operation, target.resource, request.parameters)
     effects, source, budget = _effects(operation, target.resource, policy, facts)
+    undo_budget = _undo_budget(steps, policy, facts)
     risk, because = risks.derive(target, steps, effects, facts.rehearsal)
     touched = dependants(estate, resource.ref)
     checks = _watched(operation, resource, estate, touched)
     watched = tuple([f"{ref}: {check}" for ref, check in checks])
     covered = {"lines": watched, "whole": _whole(checks), "every_s": operation.watch.every_s}
-    digest = _digest(request, operation, steps, material, effects, budget, covered, facts)
+    digest = _digest(
+        request, operation, steps, material, effects, (budget, undo_budget), covered, facts
+    )
     key = (
         ""
         if facts.identity is None
@@ -160,6 +163,7 @@ def draft(
         facts=facts,
         watched=watched,
         soak_s=operation.watch.soak_s,
+        undo_budget=undo_budget,
     )
 
 
@@ -186,12 +190,12 @@ def consequences(
 def _effects(
     operation: Operation, resource: str, policy: Policy, facts: Facts
 ) -> tuple[tuple[Effect, ...] | None, str, Budget | None]:
-    if facts.rehearsal is not None:
-        effects = worst_first(facts.rehearsal.effects)
-        budget = budgets.from_effects(
-            effects, relative=policy.tolerance, absolute=policy.tolerance_rows
-        )
-        return effects, "rehearsal", budget
+    rehearsal = facts.rehearsal
+    if rehearsal is not None:
+        effects = worst_first(rehearsal.effects)
+        complete = not rehearsal.unheld
+        counted = budgets.counted_alike(effects, rehearsal.counted, is_complete=complete)
+        return effects, "rehearsal", _budget(counted, policy)
     if operation.effects:
         declared = tuple(
             Effect(resource, d.verb, d.kind, d.name, d.rows) for d in operation.effects
@@ -202,6 +206,24 @@ def _effects(
             budgets.from_declaration(resource, operation.effects),
         )
     return None, "nothing", None
+
+
+def _undo_budget(steps: tuple[Step, ...], policy: Policy, facts: Facts) -> Budget | None:
+    """Return what an undo script may do; None where none was rehearsed."""
+    rehearsal = facts.rehearsal
+    if rehearsal is None or not rehearsal.undone or steps[0].undo != "script":
+        return None
+    complete = not rehearsal.undo_unheld
+    counted = budgets.counted_alike(
+        rehearsal.undo_effects, rehearsal.undo_counted, is_complete=complete
+    )
+    return _budget(counted, policy)
+
+
+def _budget(effects: Iterable[Effect], policy: Policy) -> Budget:
+    return budgets.from_effects(
+        worst_first(effects), relative=policy.tolerance, absolute=policy.tolerance_rows
+    )
 
 
 def watched_checks(
@@ -234,14 +256,17 @@ def _digest(
     steps: tuple[Step, ...],
     material: Material,
     effects: tuple[Effect, ...] | None,
-    budget: Budget | None,
+    budgeted: tuple[Budget | None, Budget | None],
     watched: Mapping[str, object],
     facts: Facts,
 ) -> str:
     identity = facts.identity
+    budget, undo_budget = budgeted
     return sha256(
         encode(
             {
+                # Only an undo script has one: a digest from before there were any stays as it was.
+                **({"undo_budget": plain(undo_budget)} if undo_budget else {}),
                 "format": FORMAT,
                 "operation": operation.name,
                 "parameters": dict(request.parameters),

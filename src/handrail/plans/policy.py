@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from handrail.errors import DeclarationError, DeclarationErrors, Place
 from handrail.estate.loading import link_problem, read_text
@@ -50,6 +50,8 @@ BINDING: Mapping[str, str] = {
     "committed": "high",
     "review": "high",
     "irreversible": "high",
+    "avoidable": "low",
+    "unheld": "low",
     "second-person": "high",
     "typed-name": "critical",
 }
@@ -102,6 +104,29 @@ class Freeze:
 
 
 @dataclass(frozen=True)
+class Guarding:
+    """How a run's scripts are held.
+
+    Attributes:
+        avoidable: what is said of a script that could go round its guard on this machine:
+            `allow`, `require` another person's approval, or `refuse`.
+        divergence: what happens to the first statement that the rehearsal did not have: `report`
+            it, `hold` it until another person lets it go on, or `refuse` it.
+        hold_s: longest time that a statement is held while its session holds locks.
+        unheld: what is said of a script with statements that take effect as they run: `allow` or
+            `refuse`.
+        role: as whom scripts run: the store's `own` role, one that is `limited` to what the budget
+            needs, or `auto`: limited, where a second rehearsal shows that it does the same.
+    """
+
+    avoidable: str = "allow"
+    divergence: Literal["report", "hold", "refuse"] = "report"
+    hold_s: int = 30
+    unheld: str = "allow"
+    role: Literal["own", "limited", "auto"] = "own"
+
+
+@dataclass(frozen=True)
 class Policy:
     """What a team asks of a plan.
 
@@ -122,6 +147,7 @@ class Policy:
         approvers: groups that may approve, by risk; absent for anybody in `allowed_signers`.
         groups: group to the people in it.
         freezes: the calendar.
+        guard: how a run's scripts are held.
     """
 
     binding: Mapping[str, str] = field(default_factory=lambda: dict(BINDING))
@@ -140,6 +166,7 @@ class Policy:
     approvers: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     freezes: tuple[Freeze, ...] = ()
+    guard: Guarding = field(default_factory=Guarding)
     file: str = ""
 
     def binds(self, guard: str, risk: str) -> bool:
@@ -193,6 +220,37 @@ _APPROVAL = Record(
         "by": Key(MapOf(placed(TEXT)), "risk to the group that approves it", default={}),
     },
 )
+
+
+def _guarding(*, place: Place, hold: int, **rest: Any) -> Guarding:
+    del place
+    return Guarding(hold_s=hold, **rest)
+
+
+_GUARD = Record(
+    _guarding,
+    {
+        "avoidable": Key(
+            Choice("allow", "require", "refuse"),
+            "a script that could go round its guard on this machine",
+            default="allow",
+        ),
+        "divergence": Key(
+            Choice("report", "hold", "refuse"),
+            "the first statement that the rehearsal did not have",
+            default="report",
+        ),
+        "hold": Key(DURATION, "how long a statement is held at most", default=30),
+        "unheld": Key(
+            Choice("allow", "refuse"), "statements that take effect as they run", default="allow"
+        ),
+        "role": Key(
+            Choice("own", "limited", "auto"),
+            "as whom scripts run; `auto`: limited where that does the same",
+            default="own",
+        ),
+    },
+)
 POLICY = Record(
     dict,
     {
@@ -201,6 +259,7 @@ POLICY = Record(
         ),
         "rehearsal": Key(_REHEARSAL, "bounds of rehearsals"),
         "approval": Key(_APPROVAL, "bounds of approvals"),
+        "guard": Key(_GUARD, "how scripts are held", default=Guarding()),
         "undo-for": Key(DURATION, "how long a run can be undone", default=86400),
         "data-age": Key(
             DURATION, "how old data may be where the environment does not say", default=30 * 86400
@@ -278,6 +337,7 @@ def _policy(found: Mapping[str, Any]) -> Policy:
         approvers={risk: group for risk, (group, _) in approval.get("by", {}).items()},
         groups=found["groups"],
         freezes=found["freezes"],
+        guard=found["guard"],
         file=FILE,
         **{name: value for name, value in bounds.items() if value is not None},
     )
