@@ -1,1 +1,49 @@
-"""The PostgreSQL guard."""
+"""The PostgreSQL guard: a listener on this machine that holds a script to its budget.
+
+Rules:
+- The script gets an address of this machine and a secret that is valid here, for this run.
+- One connection to the server for each of the script's; the guard's ends when the script's does.
+- When the guard's process ends, however it ends, the server rolls back what was open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from handrail.plans.holding import Event, Limits
+from handrail.ports import Store, StoreGuard
+from handrail.wire.ledger import Ledger
+from handrail.wire.postgres.rules import Look
+
+
+@contextmanager
+def guarded(
+    store: Store,
+    limits: Limits,
+    folder: Path,
+    hear: Callable[[Event], None],
+    look: Look | None = None,
+) -> Iterator[StoreGuard]:
+    """Stand between a script and a PostgreSQL database.
+
+    Args:
+        store: the target, or a clone of it: its `connection` has the real credentials.
+        limits: what the script is held to.
+        folder: an empty private folder.
+        hear: told each event, from the guard's own thread.
+        look: reads, inside an open transaction, all that is not rows and that was done so far;
+            without it, a transaction that declares anything anew is refused.
+
+    Raises:
+        StoreError: the server does not answer.
+    """
+    from handrail.wire.postgres.listening import PostgresGuard  # noqa: PLC0415  start-up time
+
+    del folder
+    guard = PostgresGuard(store, Ledger(store.resource, limits, hear), look)
+    try:
+        yield guard
+    finally:
+        guard.close()

@@ -1,0 +1,165 @@
+"""The rules of one guarded run, shared by all its sessions: what may begin, what may take effect.
+
+Rules:
+- Nothing here reads from or writes to a connection.
+- What the rehearsal did without a transaction block may be done so again; nothing else may.
+- A run that was stopped stays stopped, on every connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+from handrail.plans.effect import Effect
+from handrail.plans.holding import Limits
+from handrail.wire.ledger import Key, Ledger, Refusal
+from handrail.wire.postgres import classify
+from handrail.wire.postgres.statement import Statement
+
+# Given a conninfo that leads into an open transaction: all that is not rows, of the run so far.
+Look = Callable[[str], tuple[Effect, ...]]
+# Asked with a template and a reason, while a statement waits; True lets it begin.
+Ask = Callable[[str, str], Awaitable[bool]]
+
+_WRITES = frozenset({"write", "copy-in", "procedure", "alone", "two-phase", "unknown"})
+
+
+class PlainTables(Protocol):
+    """The tables whose command tags are provably all that a plain statement does."""
+
+    def name(self, table: tuple[str, str]) -> str | None:
+        """Return how effects spell a table as a statement names it; None where it is not plain."""
+
+
+class Rules:
+    """What every session of a run is held to.
+
+    Args:
+        ledger: of the run.
+        look: for what is not rows; None where there was no observation to compare with.
+        database: the one that was observed; others have their names before those of tables.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        look: Look | None,
+        database: str,
+        read_plain: Callable[[], PlainTables | None] = lambda: None,
+        ask: Ask | None = None,
+    ) -> None:
+        self.ledger = ledger
+        self.limits: Limits = ledger.limits
+        self.look = look
+        self.database = database
+        self._read_plain = read_plain
+        self._ask = ask
+        self._plain: PlainTables | None = read_plain()
+        self._classifier = classify.Classifier()
+        self._unheld = frozenset(self.limits.unheld)
+        self._trace = frozenset(self.limits.trace)
+
+    # --- statements ----------------------------------------------------------------------------
+
+    def classify(
+        self, sql: bytes, encoding: str, *, standard_strings: bool
+    ) -> tuple[Statement, ...]:
+        """Return the statements of what a client sent, in its encoding."""
+        return self._classifier.of(sql, encoding, standard_strings=standard_strings)
+
+    @staticmethod
+    def codec(encoding: str) -> str:
+        """Return Python's name of one of PostgreSQL's encodings."""
+        return classify.codec(encoding)
+
+    def knows(self, statements: Sequence[Statement]) -> bool:
+        """Whether the rehearsal had all of them, or there was none to compare with."""
+        return not self._trace or all(s.template in self._trace for s in statements)
+
+    async def admit(self, statement: Statement, *, locks_held: bool) -> Refusal | None:
+        """Say why a statement may not begin; None when it may, or once somebody let it."""
+        known = self.ledger.follow(statement.template)
+        if self.ledger.stop is not None:
+            return self.ledger.stopped()
+        kind = statement.inner.kind if statement.inner else statement.kind
+        if kind == "forbidden":
+            why = (statement.inner or statement).why
+            self.ledger.tell("bypass", f"{why}: {statement.template[:200]}")
+            return self.ledger.refuse(f"{why}, which no guard can hold", statement.template)
+        if self.limits.mode == "read-only" and (kind in _WRITES or statement.reads_only is False):
+            return self.ledger.refuse("write, and may only read", statement.template)
+        if kind in {"alone", "two-phase"}:
+            return self.unheld(statement)
+        return None if known else await self._diverge(statement, locks_held=locks_held)
+
+    def unheld(self, statement: Statement) -> Refusal | None:
+        """Say why something may not take effect as it runs; None where it may."""
+        if self.limits.mode == "measure" or statement.template in self._unheld:
+            return None
+        return self.ledger.refuse(
+            "run what takes effect at once and cannot be held", statement.template
+        )
+
+    async def _diverge(self, statement: Statement, *, locks_held: bool) -> Refusal | None:
+        """Decide about a statement that the rehearsal did not have."""
+        if self.limits.divergence == "report":
+            return None
+        allowed = False
+        if self.limits.divergence == "hold" and self._ask is not None:
+            waiting = self._ask(statement.template, "not in the rehearsal")
+            allowed = await _within(waiting, self.limits.hold_s if locks_held else None)
+        if allowed:
+            return None
+        return self.ledger.refuse("run what the rehearsal did not", statement.template)
+
+    # --- amounts -------------------------------------------------------------------------------
+
+    def is_plain(self, statement: Statement) -> bool:
+        """Whether a statement's tag is provably all that it did."""
+        return statement.plain and bool(self.name_of(statement))
+
+    def name_of(self, statement: Statement) -> str:
+        """Return how effects spell a plain statement's table; empty where it is not plain."""
+        plain = self._plain
+        if plain is None or statement.table is None:
+            return ""
+        return plain.name(statement.table) or ""
+
+    def forget_plain(self) -> None:
+        """Something was declared anew: which tables are plain has to be read again."""
+        self._plain = None
+
+    def read_plain(self) -> None:
+        """Read again which tables are plain, after what was declared anew took effect."""
+        self._plain = self._read_plain()
+
+    def reserve(
+        self,
+        holder: object,
+        amounts: Mapping[Key, int],
+        template: str,
+        shapes: Sequence[Effect] | None,
+        database: str = "",
+    ) -> Refusal | None:
+        """Set aside what a transaction is about to let take effect; say why it may not."""
+        if database and database != self.database:
+            amounts = {(v, k, f"{database}: {n}"): rows for (v, k, n), rows in amounts.items()}
+        return self.ledger.reserve(holder, amounts, statement=template, shapes=shapes)
+
+    def unseen(self, kind: str, name: str, detail: str) -> Effect:
+        """Return the effect that nobody can say what was done."""
+        return Effect(self.ledger.resource, "unknown", kind, name, detail=detail)
+
+    def foreign(self, names: Sequence[str]) -> tuple[Effect, ...]:
+        """Return what writing to foreign tables is: nobody counts it here."""
+        why = "its rows are on another server"
+        return tuple(self.unseen("foreign table", name, why) for name in names)
+
+
+async def _within(waiting: Awaitable[bool], seconds: float | None) -> bool:
+    try:
+        return await asyncio.wait_for(waiting, seconds)
+    except TimeoutError:
+        return False
