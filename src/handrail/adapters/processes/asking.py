@@ -3,6 +3,7 @@
 Rules:
 - What the script needs to be found (its file, its folder, its `PATH`, the repository) stays where
   it is, read-only; the launcher takes it from below what it empties.
+- Where the network alone is confined nothing is emptied, and so nothing has to be kept.
 - A path that does not exist is left out, except one that is to be replaced: that is a defect.
 """
 
@@ -33,21 +34,26 @@ def request_for(command: Command, *, is_confined: bool) -> dict[str, Any]:
 
 def _confine(command: Command, confine: Confine) -> dict[str, Any]:
     writable = _existing(confine.writable)
+    is_narrow = confine.network_only
     replaced = [_pair(real, clone) for real, clone in confine.replaced]
     _check_folders(replaced)
     watched = _existing([command.watched] if command.watched else [])
-    fresh = [os.path.realpath(path) for path in FRESH]
+    fresh = [] if is_narrow else [os.path.realpath(path) for path in FRESH]
     below_fresh = tuple(path + "/" for path in fresh)
     own = [*writable, *_existing([command.cwd]), *(_own(real, clone) for real, clone in replaced)]
     return {
         "writable": writable,
         "replaced": replaced,
         "hidden": [path for path in _existing(confine.hidden) if path not in fresh],
-        "kept": [path for path in _needed(command, watched) if path.startswith(below_fresh)],
+        # An empty folder needs things put back into it; what stays as it is does not.
+        "kept": []
+        if is_narrow
+        else [p for p in _needed(command, watched) if p.startswith(below_fresh)],
         "sockets": [list(pair) for pair in dict.fromkeys(confine.sockets)],
         "own": [path for path in dict.fromkeys(own) if path != "/"],
         "fresh": fresh,
         "watched": next(iter(watched), None),
+        "network_only": is_narrow,
     }
 
 

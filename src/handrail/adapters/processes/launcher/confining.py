@@ -27,6 +27,9 @@ from .watching import Watcher
 # CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, NET_BIND_SERVICE, SYS_CHROOT
 KEPT_CAPABILITIES = frozenset({0, 1, 3, 4, 5, 6, 7, 10, 18})
 
+# Servers that a real run's script may go on talking to: they keep its messages, and look up names.
+HARMLESS = ("/dev/log", "/run/systemd/journal", "/run/nscd", "/var/run/nscd")
+
 UNIX_COLUMNS = ("Num", "RefCount", "Protocol", "Flags", "Type", "St", "Inode", "Path")
 
 
@@ -60,7 +63,8 @@ def _enter_user_namespace() -> None:
 
 def _servers(confine: dict[str, Any]) -> list[str]:
     """Return the socket files of this machine's servers that must not answer inside."""
-    allowed = (*confine["writable"], "/dev", *(path for path, _mode in view.FRESH))
+    fresh = ("/dev", *(path for path, _mode in view.FRESH))
+    allowed = (*confine["writable"], *(HARMLESS if confine["network_only"] else fresh))
     allowed += tuple(os.path.dirname(real) for real, _clone in confine["replaced"])
     with open("/proc/net/unix", errors="surrogateescape") as file:
         rows = [line.rstrip("\n").split(None, 7) for line in file]
@@ -68,7 +72,7 @@ def _servers(confine: dict[str, Any]) -> list[str]:
     return sorted(
         path
         for path in paths
-        if path.startswith("/") and not any(path.startswith(one + "/") for one in allowed)
+        if path.startswith("/") and not any((path + "/").startswith(one + "/") for one in allowed)
     )
 
 
@@ -136,7 +140,8 @@ def _be_first(
         inner.send(error=f"{error.filename or 'fork'}: {error.strerror}")
         os._exit(1)
     if script == 0:
-        become(request, gate, lambda: _lock_in(inner))
+        network_only = request["confine"]["network_only"]
+        become(request, gate, lambda: _lock_in(inner, network_only=network_only))
     gate.leave()
     os.closerange(0, 3)  # the end of the script's output must not wait for this process
     while True:
@@ -157,7 +162,10 @@ def _prepare(inner: Inner, confine: dict[str, Any], folders: dict[str, Any]) -> 
         for host, port in confine["sockets"]
         for listener in forwarding.listen(host, port)
     ]
-    view.build(confine, folders)
+    if confine["network_only"]:
+        view.narrow(confine)
+    else:
+        view.build(confine, folders)
     view.mount_processes()
     descriptors = tuple(listener.fileno() for listener, _host in listeners)
     inner.send(descriptors, hosts=[host for _listener, host in listeners])
@@ -165,12 +173,12 @@ def _prepare(inner: Inner, confine: dict[str, Any], folders: dict[str, Any]) -> 
         listener.close()
 
 
-def _lock_in(inner: Inner) -> None:
+def _lock_in(inner: Inner, *, network_only: bool) -> None:
     """Give up what could lead out, and let the launcher look. Runs as the script's process."""
     kernel.drop_capabilities(KEPT_CAPABILITIES)
     kernel.process_control(kernel.SET_NO_NEW_PRIVILEGES, 1)
     try:
-        listener = filtering.install()
+        listener = filtering.install(network_only=network_only)
     except OSError as error:
         inner.send(untraced=f"this machine does not let calls be watched: {error.strerror}")
         return

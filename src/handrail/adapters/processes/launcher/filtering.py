@@ -71,6 +71,7 @@ CALLS: dict[str, tuple[Named, ...]] = {
     "fchownat": (Named(1, 0, "change"),),
     "utimensat": (Named(1, 0, "change"),),
 }
+ADDRESSED = frozenset({"connect", "sendto"})
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 NUMBERS: dict[str, dict[str, int]] = {
     "x86_64": {
@@ -129,13 +130,16 @@ class Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def install() -> int:
+def install(*, network_only: bool = False) -> int:
     """Put the filter on this process, and return the descriptor that its calls are read from.
+
+    Args:
+        network_only: stop only the calls that name an address.
 
     Raises:
         OSError: this kernel or container does not allow it.
     """
-    code = _instructions(os.uname().machine)
+    code = _instructions(os.uname().machine, ADDRESSED if network_only else frozenset(CALLS))
     program = Program(len(code) // 8, code)
     with contextlib.suppress(OSError):  # older than Linux 5.19
         return _install(program, NEW_LISTENER | WAIT_KILLABLE)
@@ -147,11 +151,11 @@ def _install(program: Program, flags: int) -> int:
     return kernel.call(number, SET_FILTER, flags, ctypes.byref(program), what="seccomp")
 
 
-def _instructions(machine: str) -> bytes:
-    """Return the filter: this machine's calls of `CALLS` are told, everything else is allowed."""
+def _instructions(machine: str, told: frozenset[str]) -> bytes:
+    """Return the filter: this machine's calls of `told` are told, everything else is allowed."""
     if machine not in MACHINES:
         raise OSError(errno.ENOSYS, "not known for this type of machine", "seccomp")
-    numbers = dict(NUMBERS[machine])
+    numbers = {name: number for name, number in NUMBERS[machine].items() if name in told}
     sendto = numbers.pop("sendto")
     low = AT_ARGUMENT + 8 * CALLS["sendto"][0].path
     address = [  # a send without an address goes where an earlier connect led

@@ -8,6 +8,7 @@ Rules:
 - A replaced file takes its whole folder with it: the clone's folder stands there, writable, with
   the real neighbours bound into it read-only. So `rm` and a new file, and what SQLite writes
   beside a database, meet the clone. Bound alone, the clone would be busy; overlaid, its log lost.
+- Narrowed for a real run, all stays as it is but what is hidden or replaced, and the next rule.
 - Sockets of the real world's servers are covered: read-only does not keep anybody from connecting.
 """
 
@@ -28,6 +29,8 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 LINKS = (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2"))
 EMPTY = "/dev/.empty"
 STAGE = "/dev/.stage"
+# What covers a file where devices stay as they are; sealed, it cannot even be opened.
+NOTHING = "/dev/null"
 # What SQLite keeps beside a database: the real one's must not be taken for the clone's.
 SIDECARS = ("-wal", "-shm", "-journal")
 SEALED = kernel.MOUNT_READ_ONLY | kernel.MOUNT_NO_DEVICES | kernel.MOUNT_NO_SETUID
@@ -107,6 +110,33 @@ def build(confine: dict[str, Any], folders: dict[str, tuple[str, list[str]]]) ->
     _close(confine["hidden"])
 
 
+def narrow(confine: dict[str, Any]) -> None:
+    """Leave all as it is, but for what is hidden or replaced, and the sockets of other servers.
+
+    Raises:
+        OSError: a mount is not allowed here, or a named path does not exist.
+    """
+    kernel.mount("", "/", "", kernel.MOUNT_PRIVATE | kernel.MOUNT_RECURSIVE)
+    hidden = confine["hidden"]
+    layers = [(path, HIDDEN_RANK, 0) for path in hidden]
+    # What is hidden may hold what the script needs: its home, the guard's own sockets.
+    layers += [
+        (path, TREE_RANK, _take(path, writable=True))
+        for path in confine["writable"]
+        if any(path.startswith(one + "/") for one in hidden)
+    ]
+    for real, clone in confine["replaced"]:
+        layers.append((real, FOLDER_RANK, _take(clone, writable=True)))
+    for path, rank, tree in sorted(layers, key=lambda layer: (layer[0].count("/"), layer[1])):
+        if rank == HIDDEN_RANK and not os.path.isdir(path):
+            _cover(path, NOTHING)
+        else:
+            _put(path, rank, tree)
+    for path in confine["servers"]:
+        _cover_server(path, NOTHING)
+    _seal(hidden)
+
+
 def _layers(
     confine: dict[str, Any], folders: dict[str, tuple[str, list[str]]]
 ) -> list[tuple[str, int, int]]:
@@ -161,20 +191,25 @@ def _hide(path: str) -> None:
         _cover(path)
 
 
-def _cover(path: str) -> None:
+def _cover(path: str, empty: str = EMPTY) -> None:
     """Put an empty file over another, that nobody can write to."""
-    tree = _take(EMPTY, writable=False)
+    tree = _take(empty, writable=False)
     kernel.put_tree(tree, path)
     os.close(tree)
 
 
 def _close(hidden: list[str]) -> None:
+    """Make the covers read-only, and what they were made with."""
+    _seal(hidden)
+    os.rmdir(STAGE)
+    kernel.set_mount("/dev", add=kernel.MOUNT_READ_ONLY, recursive=False)
+
+
+def _seal(hidden: list[str]) -> None:
     """Make the covers read-only, now that nothing more has to be put below them."""
     for path in hidden:
         if os.path.isdir(path):
             kernel.set_mount(path, add=kernel.MOUNT_READ_ONLY, recursive=False)
-    os.rmdir(STAGE)
-    kernel.set_mount("/dev", add=kernel.MOUNT_READ_ONLY, recursive=False)
 
 
 def _bind_neighbours(folder: str, names: list[str], tree: int) -> None:
@@ -191,12 +226,12 @@ def _bind_neighbours(folder: str, names: list[str], tree: int) -> None:
     kernel.unmount(STAGE)
 
 
-def _cover_server(path: str) -> None:
+def _cover_server(path: str, empty: str = EMPTY) -> None:
     with contextlib.suppress(
         PermissionError, FileNotFoundError
     ):  # the script cannot reach it either
         if stat.S_ISSOCK(os.stat(path).st_mode):
-            _cover(path)
+            _cover(path, empty)
 
 
 def _devices(trees: list[tuple[str, int]]) -> None:

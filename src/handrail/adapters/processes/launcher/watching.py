@@ -9,7 +9,7 @@ Rules:
 """
 
 # Paths are text here: they go to the kernel as they came.
-# ruff: noqa: PTH110, PTH115, PTH116, PTH118, PTH120
+# ruff: noqa: PTH115, PTH116, PTH118, PTH120
 
 from __future__ import annotations
 
@@ -57,12 +57,14 @@ class Watcher:
         Args:
             listener: what `filtering.install` returned.
             request: with `own` (folders whose changes are not told), `fresh` (new and empty ones),
-                `watched` (files below it are told when read; may be None) and `sockets`.
+                `watched` (files below it are told when read; may be None), `network_only` and
+                `sockets`.
         """
         self._listener = listener
         self._own = tuple(request["own"])
         self._fresh = tuple(request["fresh"])
         self._watched: str | None = request["watched"]
+        self._network_only: bool = request["network_only"]
         self._ports = {port for _host, port in request["sockets"]}
         names = filtering.NUMBERS[os.uname().machine]
         self._calls = {number: (name, filtering.CALLS[name]) for name, number in names.items()}
@@ -184,8 +186,10 @@ class Watcher:
         path = _resolve(_base(process, -100), text.partition("\0")[0])
         if path.startswith(HABITS) or _below(path, self._own):
             return
-        # A socket that is there in a folder that was empty is the script's own.
-        if not (_below(path, self._fresh) and os.path.exists(f"/proc/{process}/root{path}")):
+        # A socket that is there in a folder that was empty is the script's own; so is one that is
+        # not covered, where all others are.
+        own = self._fresh if not self._network_only else ("/",)
+        if not (_below(path, own) and _is_socket(f"/proc/{process}/root{path}")):
             self._note_reached(path)
 
 
@@ -219,12 +223,19 @@ def _resolve(base: str, path: str) -> str:
 
 
 def _below(path: str, folders: tuple[str, ...]) -> bool:
-    return any(path == folder or path.startswith(folder + "/") for folder in folders)
+    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
 def _is_file(path: str) -> bool:
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:
         return False
 
