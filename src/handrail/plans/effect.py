@@ -20,6 +20,7 @@ VERBS = (
     "replace",  # the same name, another object: its rows are gone
     "truncate",
     "delete",
+    "expire",  # will be deleted by time
     "rewrite",  # every row written anew by a change of the table's shape
     "revoke",
     "update",
@@ -33,8 +34,10 @@ VERBS = (
 # How the detail of an effect begins whose rows may be fewer: the store also counts what was taken
 # back by ROLLBACK.
 CEILING = "at most"
-DESTRUCTIVE = frozenset({"unknown", "drop", "replace", "truncate", "delete", "rewrite", "revoke"})
-ROW_VERBS = frozenset({"truncate", "delete", "update", "insert"})
+DESTRUCTIVE = frozenset(
+    {"unknown", "drop", "replace", "truncate", "delete", "expire", "rewrite", "revoke"}
+)
+ROW_VERBS = frozenset({"truncate", "delete", "expire", "update", "insert"})
 
 
 @dataclass(frozen=True)
