@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def short() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def kept(shop: Workshop, body: str, **reach: object) -> tuple[Finished, str]:
+def kept(shop: Workshop, body: str, **reach: Any) -> tuple[Finished, str]:
     """Run a script that may reach its guard alone."""
     return shop.confined(body, network_only=True, **reach)
 

@@ -21,6 +21,34 @@ from support.scripts import PATH, skip
 pytestmark = pytest.mark.root
 
 NOBODY = 65534
+NETWORK_ONLY = """
+import dataclasses, json, os, socket, sys
+from pathlib import Path
+from handrail.adapters.processes import LocalProcesses
+from handrail.ports import Command, Confine
+folder, port = Path(sys.argv[1]), int(sys.argv[2])
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(str(folder / "own" / "socket"))
+listener.listen()
+command = Command(
+    (str(folder / "narrow.sh"), str(port)), folder, {"PATH": os.environ["PATH"]}, 20,
+    folder / "narrow.log", reserve_bytes=0,
+    confine=Confine(hidden=(folder / "state",), network_only=True),
+)
+processes = LocalProcesses(grace_s=0.4)
+finished = processes.run(command, lambda pid: None, lambda piece: None)
+json.dump({
+    "finished": dataclasses.asdict(finished), "can": processes.can_confine(),
+    "output": (folder / "narrow.log").read_text(),
+}, sys.stdout)
+"""
+NARROW = """#!/bin/bash
+echo x > own/narrow && echo writable
+ls state
+test -S own/socket || echo covered
+unshare -Urm sh -c "umount -l own/socket; test -S own/socket" || echo locked
+exec 3<>/dev/tcp/127.0.0.1/$1
+"""
 DRIVER = """
 import dataclasses, json, os, sys
 from pathlib import Path
@@ -73,6 +101,7 @@ def place() -> Iterator[Path]:
     (folder / "srv" / "config").write_text("neighbour\n")
     (folder / "state" / "clone" / "app.db").write_text("clone")
     (folder / "script.sh").write_text(SCRIPT)
+    (folder / "narrow.sh").write_text(NARROW)
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() or path.suffix == ".sh" else 0o644)
         if os.geteuid() == 0:
@@ -103,11 +132,13 @@ def _runs(python: str) -> bool:
     return tried.returncode == 0
 
 
-def _drive(place: Path, before: Sequence[str] = (), **user: Any) -> dict[str, Any]:
+def _drive(
+    place: Path, before: Sequence[str] = (), driver: str = DRIVER, **user: Any
+) -> dict[str, Any]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         done = subprocess.run(
-            [*before, _python(), "-c", DRIVER, str(place), port],
+            [*before, _python(), "-c", driver, str(place), port],
             env={"PATH": PATH, "PYTHONPATH": str(place / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             check=True,
@@ -171,3 +202,14 @@ def test_not_allowed(place: Path) -> None:
     assert "Operation not permitted" in found["can"]
     assert found["finished"]["exit_code"] == 6
     assert found["finished"]["confined"] == found["can"]
+
+
+def test_network_only(answer: dict[str, Any], place: Path) -> None:
+    """An ordinary user too keeps a script to its guard, with files as they are."""
+    del answer  # it skips where this cannot be
+    found = _drive(place, driver=NETWORK_ONLY, **_as_ordinary_user())
+    said = [line for line in found["output"].splitlines() if ": " not in line]
+    assert said == ["writable", "covered", "locked"]
+    assert found["finished"]["confined"] == ""
+    (reached,) = found["finished"]["reached"]
+    assert reached.startswith("127.0.0.1:")
