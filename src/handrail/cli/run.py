@@ -7,8 +7,8 @@ examples:
   handrail run trim-sessions -p days=30 --on store/pilot-db
   handrail run 7f3a-91c2            the plan of that digest, and no other
 
-Exit code: 0 confirmed, 1 failed or undone, 3 refused, 4 waiting for somebody, 5 over budget and
-undone, 130 stopped by Ctrl-C.
+Exit code: 0 confirmed, 1 failed or undone, 3 refused, 4 waiting for somebody, 5 stopped before it
+went over its budget, or over budget and undone, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from handrail.cli.call import Call
     from handrail.core.deciding import Decided
     from handrail.core.outcome import Outcome
-    from handrail.plans.model import Request
+    from handrail.plans.holding import Report, Stop
+    from handrail.plans.model import Plan
 
 _DIGEST = re.compile(r"[0-9a-f]{4}-?[0-9a-f]{1,60}")
 
@@ -89,15 +90,33 @@ def show(call: Call, outcome: Outcome, decided: Decided, exit_code: int | None =
 
         screen.write_json({"format": 1, "run": plain(outcome), "exit_code": code})
         return code
-    screen.write("\n".join(_lines(call, outcome, decided.plan.request)))
+    screen.write("\n".join(_lines(call, outcome, decided.plan)))
     return code
 
 
-def _lines(call: Call, outcome: Outcome, request: Request) -> list[str]:
+def _stopped(outcome: Outcome, plan: Plan, report: Report, stop: Stop) -> list[str]:
+    """Return how a run ended that its guard stopped, with nothing beyond its budget done."""
+    from handrail.cli import held, screen
+
+    script = plan.steps[0].argv[0]
+    state = held.state_of(stop, outcome.run)
+    lines = held.stop_lines(stop, report.how, script, "it did in rehearsal", state)
+    again = f"handrail rehearse {plan.request.asked}"
+    if outcome.effects:
+        lines += ["", *screen.effect_lines(outcome.effects), ""]
+        lines.append(f"next: handrail undo {outcome.run}     puts back what was kept, or")
+        return [*lines, f"      {again}     if that is what you meant"]
+    return [*lines, "", f"next: {again}     if that is what you meant"]
+
+
+def _lines(call: Call, outcome: Outcome, plan: Plan) -> list[str]:
     from handrail.cli import screen
 
-    number = outcome.run
+    number, request = outcome.run, plan.request
     left = ", ".join(outcome.residue[:6]) or "nothing left over"
+    report = outcome.report
+    if outcome.outcome == "over-budget" and report and report.stop and not outcome.breaches:
+        return _stopped(outcome, plan, report, report.stop)
     if outcome.outcome == "over-budget":
         return [
             f"over budget: {request.operation} did more than it did in rehearsal",

@@ -130,11 +130,15 @@ def _said(kind: str, body: Mapping[str, Any]) -> str:  # noqa: PLR0911  a table 
             return f"plan {digest[:4]}-{digest[4:8]}, risk {body['plan']['risk']}"
         case "backup-done":
             return f"backup {body['backup']['id']}, {body['backup']['size_bytes']:,} bytes"
-        case "step-done":
-            finished = body["finished"]
+        case "step-done" | "undo-ran":
+            finished, report = body["finished"], body.get("report") or {}
+            stopped = f"; stopped: {report['stop']['what']}" if report.get("stop") else ""
             return (
-                f"{finished['ended']}, exit {finished['exit_code']}, {finished['duration_s']:.1f} s"
+                f"{finished['ended']}, exit {finished['exit_code']}, "
+                f"{finished['duration_s']:.1f} s{stopped}"
             )
+        case "guard-event":
+            return f"{body['event']['kind']}: {body['event']['text']}"
         case "measured" | "outcome-unknown":
             effects = "; ".join(f"{e['verb']} {e['kind']} {e['name']}" for e in body["effects"][:4])
             return effects or "nothing changed"

@@ -337,7 +337,14 @@ def measured_lines(plan: Plan) -> list[str]:
         head = f"{operation} would, on {target}:"
     else:
         head = f"{operation} would change nothing on {target}."
-    return [wrap(head, "  "), *effect_lines(plan.effects), *_rehearsed(plan)]
+    from handrail.cli import held
+
+    return [
+        wrap(head, "  "),
+        *effect_lines(plan.effects),
+        *held.plan_lines(plan),
+        *_rehearsed(plan),
+    ]
 
 
 def _failed(plan: Plan) -> str:
