@@ -68,7 +68,7 @@ def test_stopped_at_what_was_not_rehearsed() -> None:
     """What the rehearsal did not do at all is said so."""
     stop = replace(STOP, effect=replace(DELETED, verb="drop", rows=None), allowed=None, kept=1)
     assert shown(stop, DELETED).startswith(
-        "stopped before COMMIT: ./scripts/reset_pilot.sh would have dropped table sessions, which is"
+        "stopped before COMMIT: ./scripts/reset_pilot.sh would have dropped table sessions, which"
     )
 
 
