@@ -8,65 +8,19 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from handrail.adapters.postgres import before as copying
-from handrail.adapters.postgres import decoding
+from handrail.adapters.postgres import decoding, shapes
 from handrail.adapters.postgres import state as keeping
 from handrail.adapters.postgres.before import Before, Net
 from handrail.adapters.postgres.cloning import Clone
 from handrail.adapters.postgres.connecting import Address, reading
 from handrail.adapters.postgres.decoding import Events
 from handrail.adapters.postgres.diffing import differences
-from handrail.adapters.postgres.state import Counters, Observation, State, TableState
+from handrail.adapters.postgres.state import Counters, Observation, TableState
 from handrail.plans.effect import CEILING, Effect
-
-# The system's tables that `catalog` reads, and those that only follow: the rest is a net below it.
-FOLLOWED = frozenset(
-    {
-        "pg_aggregate",
-        "pg_attrdef",
-        "pg_attribute",
-        "pg_auth_members",
-        "pg_authid",
-        "pg_class",
-        "pg_constraint",
-        "pg_database",
-        "pg_db_role_setting",
-        "pg_depend",
-        "pg_enum",
-        "pg_event_trigger",
-        "pg_extension",
-        "pg_foreign_data_wrapper",
-        "pg_foreign_server",
-        "pg_foreign_table",
-        "pg_index",
-        "pg_inherits",
-        "pg_init_privs",
-        "pg_largeobject",
-        "pg_namespace",
-        "pg_partitioned_table",
-        "pg_policy",
-        "pg_proc",
-        "pg_publication",
-        "pg_publication_namespace",
-        "pg_publication_rel",
-        "pg_range",
-        "pg_replication_origin",
-        "pg_rewrite",
-        "pg_sequence",
-        "pg_shdepend",
-        "pg_statistic",
-        "pg_statistic_ext_data",
-        "pg_subscription",
-        "pg_subscription_rel",
-        "pg_tablespace",
-        "pg_trigger",
-        "pg_type",
-    }
-)
 
 
 class Then:
@@ -132,7 +86,9 @@ class Between:
         counted = decoded is None and not (observed.slot and observed.copy)
         with reading(address, timeout_s=0) as session:
             self._after = keeping.read_state(
-                session, counted=counted, since=self._before.transaction
+                session,
+                counted="all" if counted else "unlogged",
+                since=self._before.transaction,
             )
         self._copied = bool(observed.copy)
         self._counted = counted and any(t.rows is not None for t in self._before.tables.values())
@@ -141,13 +97,19 @@ class Between:
         """Return all that changed, in no order."""
         found = differences(self._resource, self._before.items, self._after.items, self._then.rows)
         found += self._row_effects()
-        found += self._sequences()
-        found += self._catalogs()
+        found += shapes.of_sequences(self._resource, self._before, self._after)
+        if self._before.reset == self._after.reset:
+            found += shapes.of_catalogs(self._resource, self._catalogs())
         if self._recorded and self._decoded is None:
             detail = "the record of row events was removed while the script ran"
             name = self._before.database
             found.append(Effect(self._resource, "unknown", "database", name, detail=detail))
         return found
+
+    def _catalogs(self) -> dict[str, Counters]:
+        """Return what was written to each of the system's own tables, by anybody."""
+        before = self._before.catalogs
+        return {n: c.since(before.get(n, Counters())) for n, c in self._after.catalogs.items()}
 
     # --- rows ----------------------------------------------------------------------------------
 
@@ -158,7 +120,7 @@ class Between:
         for oid, table in self._before.tables.items():
             if oid in self._after.tables:
                 happened = events.pop(oid, Events())
-                reshaped = _shape(self._before, oid) != _shape(self._after, oid)
+                reshaped = shapes.is_reshaped(self._before, self._after, oid)
                 after = self._after.tables[oid]
                 kind = kinds.get(oid, "table")
                 one_table = _Table(oid, kind, table, after, happened, reshaped)
@@ -218,7 +180,7 @@ class Between:
         truncated = happened.truncated > 0
         if table.new_file and table.kind != "table":
             # Some servers count the rows of the new file as inserted.
-            return [self._effect("alter", table, detail="refreshed")]
+            return [self._new_file(table, emptied=False)]
         if table.new_file and not truncated:
             found.append(self._of_new_file(table, net))
             truncated = found[0].verb == "truncate"
@@ -253,14 +215,20 @@ class Between:
         """Say why a table has another file, where no TRUNCATE was seen."""
         had = self._then.rows(table.oid)
         expected = (had or 0) + table.events.inserted - table.events.deleted
-        if table.reshaped:
-            return self._effect("rewrite", table, rows=had)
         fewer = table.after.rows is not None and table.after.rows < expected
         lost = net is not None and net.deleted > 0
         counted = self._decoded is None or not table.is_logged
-        if counted and (fewer or lost or had == 0):
-            return self._effect("truncate", table, rows=had)
-        return self._effect("alter", table, detail="written anew, with the same rows")
+        emptied = fewer and table.after.rows == 0
+        if not table.reshaped:
+            emptied = fewer or lost or had == 0
+        return self._new_file(table, emptied=counted and emptied)
+
+    def _new_file(self, table: _Table, *, emptied: bool) -> Effect:
+        rows = self._then.rows(table.oid)
+        name = table.before.name
+        return shapes.of_new_file(
+            self._resource, table.kind, name, rows, reshaped=table.reshaped, emptied=emptied
+        )
 
     def _unexplained(self, table: _Table, net: Net) -> list[Effect]:
         """Return the rows that differ though no event says why."""
@@ -311,74 +279,6 @@ class Between:
             return ""
         number = self._after.rollbacks - self._before.rollbacks
         return f"{CEILING}: {number} transactions were rolled back meanwhile"
-
-    # --- the rest ------------------------------------------------------------------------------
-
-    def _sequences(self) -> Iterator[Effect]:
-        for oid, (name, value, called) in self._before.sequences.items():
-            now = self._after.sequences.get(oid)
-            if now is None or now[1:] == (value, called):
-                continue
-            back = (now[1], now[2]) < (value, called)
-            yield Effect(
-                self._resource,
-                "alter" if back else "advance",
-                "sequence",
-                name,
-                detail=f"{'set back ' if back else ''}from {value} to {now[1]}",
-            )
-
-    def _catalogs(self) -> Iterator[Effect]:
-        """Yield what no reading of the catalogs shows, by their counters."""
-        if self._before.reset != self._after.reset:
-            return
-        for name, counters in self._after.catalogs.items():
-            delta = counters.since(self._before.catalogs.get(name, Counters()))
-            if name in FOLLOWED or not delta.any:
-                continue
-            kind, called = NOUNS.get(name, ("catalog entry", name))
-            yield from (
-                Effect(self._resource, verb, kind, called, rows=amount)
-                for verb, amount in (
-                    ("drop", delta.deleted),
-                    ("alter", delta.updated),
-                    ("create", delta.inserted),
-                )
-                if amount > 0
-            )
-        yield from self._large_object_pages()
-
-    def _large_object_pages(self) -> Iterator[Effect]:
-        """Yield the rewriting of large objects that are still there."""
-        page, thing = "pg_largeobject", "pg_largeobject_metadata"
-        deltas = [
-            self._after.catalogs.get(n, Counters()).since(self._before.catalogs.get(n, Counters()))
-            for n in (page, thing)
-        ]
-        changed = deltas[0].updated + (0 if deltas[1].deleted else deltas[0].deleted)
-        if changed > 0:
-            noun = NOUNS[thing]
-            detail = "pages of 2 kB written anew"
-            yield Effect(self._resource, "update", *noun, rows=changed, detail=detail)
-
-
-NOUNS = {
-    "pg_largeobject_metadata": ("large object", "large objects"),
-    "pg_description": ("comment", "comments"),
-    "pg_shdescription": ("comment", "comments"),
-    "pg_default_acl": ("default grant", "default grants"),
-    "pg_operator": ("operator", "operators"),
-    "pg_cast": ("cast", "casts"),
-}
-
-
-def _shape(state: State, oid: str) -> dict[str, object]:
-    """Return the columns of a table and their types."""
-    return {
-        item.key: item.attributes.get("type")
-        for item in state.items
-        if item.kind == "column" and item.parent == oid
-    }
 
 
 def _sum(first: Events, second: Events) -> Events:

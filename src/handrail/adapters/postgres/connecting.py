@@ -156,6 +156,7 @@ def reading(
     address: Address,
     timeout_s: float = LOOK_TIMEOUT_S,
     settings: Mapping[str, str] = STABLE_SETTINGS,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
 ) -> Iterator[Session]:
     """Give one read-only snapshot of a database; a statement of more than `timeout_s` is ended.
 
@@ -164,16 +165,17 @@ def reading(
     with translated(address), connect(address) as session:
         session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         session.read_only = True
-        settle(session, {**settings, **_limits(timeout_s)})
+        settle(session, {**settings, **limits(timeout_s, lock_timeout_s)})
         yield session
         # Not a rollback: those are counted, and effects are read from the counters.
         session.commit()
 
 
-def _limits(timeout_s: float) -> dict[str, str]:
+def limits(timeout_s: float, lock_timeout_s: float = LOCK_TIMEOUT_S) -> dict[str, str]:
+    """Return the settings that end what takes too long; a statement's 0 is no limit."""
     return {
         "statement_timeout": str(int(timeout_s * 1000)),
-        "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+        "lock_timeout": str(int(lock_timeout_s * 1000)),
         "idle_in_transaction_session_timeout": "0",
     }
 

@@ -134,15 +134,14 @@ def sequences(session: Session) -> dict[str, tuple[str, int, bool]]:
         WHERE c.relkind = 'S' AND c.relpersistence <> 't' ORDER BY 4
         """,
     )
-    values: dict[str, tuple[str, int, bool]] = {}
-    for oid, schema, relation, name in found:
-        query = sql.SQL("SELECT last_value, is_called FROM {}").format(
-            sql.Identifier(schema, relation)
-        )
-        row = session.execute(query).fetchone()
-        if row:
-            values[oid] = (name, row[0], row[1])
-    return values
+    if not found:
+        return {}
+    # One query for all: a database has as many sequences as tables.
+    one_of = sql.SQL("SELECT {}, last_value, is_called FROM {}")
+    asked = [one_of.format(sql.Literal(oid), sql.Identifier(*at)) for oid, *at, _ in found]
+    values = session.execute(sql.SQL(" UNION ALL ").join(asked)).fetchall()
+    names = {oid: name for oid, _, _, name in found}
+    return {oid: (names[oid], value, called) for oid, value, called in values}
 
 
 def _checksum_large_objects(session: Session) -> str:

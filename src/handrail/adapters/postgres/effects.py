@@ -50,7 +50,7 @@ def observe(address: Address, clone: Clone | None, into: Path) -> None:
         copy = copying.take(clone)
         slot = decoding.begin(address)
     with reading(address, timeout_s=0) as session:
-        main = keeping.read_state(session, counted=not (copy and slot))
+        main = keeping.read_state(session, counted="unlogged" if copy and slot else "all")
         cluster = read_cluster(session, salt)
     others = tuple(_other_states(address)) if clone else ()
     keeping.write(Observation(main, others, cluster, salt, slot, copy), into)
@@ -66,7 +66,7 @@ def _other_states(address: Address) -> Iterator[State]:
         )
     for (name,) in names:
         with reading(address.on(name), timeout_s=0) as session:
-            yield keeping.read_state(session, counted=False)
+            yield keeping.read_state(session, counted="unlogged")
 
 
 def effects(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from psycopg import sql
@@ -128,8 +129,18 @@ def read(folder: Path) -> Observation:
         ) from error
 
 
-def read_state(session: Session, *, counted: bool, since: str = "") -> State:
-    """Return the state now; with `counted` exact rows, and rows newer than transaction `since`."""
+Counted = Literal["all", "unlogged", "none"]
+
+
+def read_state(session: Session, *, counted: Counted, since: str = "") -> State:
+    """Return the state now.
+
+    Args:
+        session: in one snapshot, or in one where what others commit meanwhile is no matter.
+        counted: which tables' rows. An unlogged one is empty in every copy of files: it is counted
+            while it is there, or never.
+        since: also count rows newer than that transaction.
+    """
     held = rows(
         session,
         """
@@ -142,9 +153,10 @@ def read_state(session: Session, *, counted: bool, since: str = "") -> State:
     files = {oid: (file, logged, Counters(*events)) for oid, file, logged, *events in held}
     found: dict[str, TableState] = {}
     for table in tables(session, derived=True):
+        if table.oid not in files:
+            continue  # made meanwhile, by somebody else
         file, logged, counters = files[table.oid]
-        # An unlogged table is empty in every copy of files: count it now or never.
-        wanted = counted or not logged
+        wanted = counted == "all" or (counted == "unlogged" and not logged)
         count, newer = _count(session, table, since) if wanted else (None, 0)
         found[table.oid] = TableState(
             table.name, table.schema, table.relation, logged, file, counters, count, newer
