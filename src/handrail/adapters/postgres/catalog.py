@@ -85,9 +85,15 @@ def _read(session: Session, query: LiteralString) -> list[Item]:
     return [Item(*row) for row in rows(session, query)]
 
 
+def may_read_passwords(session: Session) -> bool:
+    """Whether this role may see that a password is another."""
+    query: LiteralString = "SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')"
+    return bool(one(session, query))
+
+
 def _passwords(session: Session, salt: str) -> dict[str, str]:
     """Return the digest of each role's password verifier; empty where it cannot be read."""
-    if not one(session, "SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')"):
+    if not may_read_passwords(session):
         return {}
     return {key: _digest(salt, verifier) for key, verifier in rows(session, PASSWORDS)}
 

@@ -39,6 +39,14 @@ class Counters:
             self.deleted - before.deleted,
         )
 
+    def plus(self, more: Counters) -> Counters:
+        """Return these and `more`."""
+        return Counters(
+            self.inserted + more.inserted,
+            self.updated + more.updated,
+            self.deleted + more.deleted,
+        )
+
     @property
     def any(self) -> bool:
         """Whether there was an event, or the counters went backwards."""
