@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from handrail.plans.holding import Event, Limits
 from handrail.ports import Store, StoreGuard
 from handrail.wire.ledger import Ledger
-from handrail.wire.postgres.rules import Look
+
+if TYPE_CHECKING:
+    from handrail.wire.postgres.rules import Look
 
 
 @contextmanager

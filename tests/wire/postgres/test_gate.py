@@ -1,0 +1,154 @@
+"""The gate of the PostgreSQL guard: nothing beyond the budget takes effect, whatever did it."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from handrail.plans.holding import Limits
+from support.guarding import Database, budget, hold
+
+
+def test_a_delete_within_its_budget_takes_effect(database: Database) -> None:
+    """What the budget covers is done, and reported as done."""
+    with database.guarded(hold(budget(delete_notes=10))) as guarded:
+        with guarded.connect() as client:
+            assert client.execute("DELETE FROM notes WHERE id <= 10").rowcount == 10
+        report = guarded.settle()
+    assert report.stop is None
+    assert [(e.verb, e.name, e.rows) for e in report.effects] == [("delete", "notes", 10)]
+    assert database.counts()["notes"] == 40
+
+
+def test_one_row_too_many_takes_no_effect(database: Database) -> None:
+    """A statement beyond the budget fails on the server, and leaves nothing behind."""
+    with database.guarded(hold(budget(delete_notes=9))) as guarded:
+        with guarded.connect() as client, pytest.raises(psycopg.Error) as caught:
+            client.execute("DELETE FROM notes WHERE id <= 10")
+        report = guarded.settle()
+    assert caught.value.sqlstate == "HR000"
+    assert "delete table notes 10 rows; budget 9" in str(caught.value)
+    assert report.stop is not None
+    assert report.stop.effect is not None
+    assert report.stop.effect.rows == 10
+    assert database.counts()["notes"] == 50
+
+
+def test_rows_of_a_cascade_count(database: Database) -> None:
+    """The tag says one row; the thirty that its cascade took are held all the same."""
+    with (
+        database.guarded(hold(budget(delete_devices=1))) as guarded,
+        guarded.connect() as client,
+        pytest.raises(psycopg.Error, match="delete table readings 30 rows, not in rehearsal"),
+    ):
+        client.execute("DELETE FROM devices WHERE id = 1")
+    assert database.counts()["readings"] == 600
+
+
+def test_rows_of_a_function_count(database: Database) -> None:
+    """A SELECT that deletes by a function runs again as a write, and is held."""
+    database.direct(
+        "CREATE FUNCTION tidy() RETURNS int LANGUAGE plpgsql AS"
+        " $$ BEGIN DELETE FROM notes; RETURN 1; END $$"
+    )
+    with database.guarded(hold(budget(delete_notes=49))) as guarded, guarded.connect() as client:
+        with pytest.raises(psycopg.Error, match="delete table notes 50 rows; budget 49"):
+            client.execute("SELECT tidy()")
+    with database.guarded(hold(budget(delete_notes=50))) as guarded, guarded.connect() as client:
+        assert client.execute("SELECT tidy()").fetchall() == [(1,)]
+    assert database.counts()["notes"] == 0
+
+
+def test_a_transaction_is_held_at_its_commit(database: Database) -> None:
+    """Statements that are each inside the budget and together beyond it are refused at COMMIT."""
+    with database.guarded(hold(budget(delete_notes=8))) as guarded:
+        client = guarded.connect(autocommit=False)
+        client.execute("DELETE FROM notes WHERE id <= 5")
+        client.execute("DELETE FROM notes WHERE id BETWEEN 6 AND 10")
+        with pytest.raises(psycopg.Error, match="delete table notes 10 rows; budget 8"):
+            client.commit()
+        client.close()
+    assert database.counts()["notes"] == 50
+
+
+def test_a_budget_is_shared_by_all_connections(database: Database) -> None:
+    """Two connections cannot each use up the whole budget."""
+    with database.guarded(hold(budget(delete_notes=10))) as guarded:
+        with guarded.connect() as first, guarded.connect() as second:
+            first.execute("DELETE FROM notes WHERE id <= 6")
+            with pytest.raises(psycopg.Error, match="delete table notes 12 rows; budget 10"):
+                second.execute("DELETE FROM notes WHERE id BETWEEN 7 AND 12")
+        report = guarded.settle()
+    assert report.stop is not None
+    assert report.stop.kept == 1
+    assert database.counts()["notes"] == 44
+
+
+def test_after_a_refusal_the_rest_is_refused(database: Database) -> None:
+    """A script that goes on after an error gets nowhere, on any connection."""
+    with database.guarded(hold(budget(delete_notes=1, update_devices=20))) as guarded:
+        done = guarded.psql("DELETE FROM notes;\nUPDATE devices SET seen = 1;\nSELECT 'went on'\n")
+        with guarded.connect() as other, pytest.raises(psycopg.Error, match="stopped before"):
+            other.execute("UPDATE devices SET seen = 1")
+    assert "went on" not in done.stdout
+    assert done.stderr.count("handrail: stopped before it took effect") == 3
+    assert database.ask("SELECT sum(seen) FROM devices") == 0
+
+
+def test_dropping_a_table_counts_its_rows(database: Database) -> None:
+    """DROP and TRUNCATE have no row events: the rows that the table had are what counts."""
+    with database.guarded(Limits("measure")) as guarded:
+        done = guarded.psql("BEGIN; DROP TABLE notes; TRUNCATE devices CASCADE; COMMIT;")
+        assert done.stderr.count("\n") == 1, "only the notice that TRUNCATE goes on to readings"
+        report = guarded.settle()
+    said = {(e.verb, e.name): e.rows for e in report.effects}
+    assert said["drop", "notes"] == 50
+    assert said["truncate", "devices"] == 20
+    assert said["truncate", "readings"] == 600
+
+
+def test_a_drop_that_was_not_rehearsed_is_held(database: Database) -> None:
+    """A table dropped inside a function is seen before COMMIT."""
+    database.direct(
+        "CREATE FUNCTION reset() RETURNS void LANGUAGE plpgsql AS"
+        " $$ BEGIN EXECUTE 'DROP TABLE ' || 'notes'; END $$"
+    )
+    with database.guarded(hold(budget(delete_devices=20))) as guarded, guarded.connect() as client:
+        with pytest.raises(psycopg.Error, match="drop table notes 50 rows, not in rehearsal"):
+            client.execute("SELECT reset()")
+    assert database.counts()["notes"] == 50
+
+
+def test_deferred_triggers_are_brought_forward(database: Database) -> None:
+    """What a constraint trigger deletes at COMMIT is counted before it."""
+    database.direct(
+        "CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN DELETE FROM readings WHERE device = NEW.id; RETURN NEW; END $$;"
+        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON devices DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION later()"
+    )
+    with database.guarded(hold(budget(update_devices=2))) as guarded, guarded.connect() as client:
+        with pytest.raises(psycopg.Error, match="delete table readings 60 rows"):
+            client.execute("UPDATE devices SET seen = 2 WHERE id <= 2")
+    assert database.counts()["readings"] == 600
+
+
+def test_an_aborted_attempt_is_not_counted_later(database: Database) -> None:
+    """What a transaction rolled back counts neither against it nor against the next one."""
+    with database.guarded(hold(budget(delete_notes=10))) as guarded, guarded.connect() as client:
+        client.execute("BEGIN")
+        client.execute("DELETE FROM notes")
+        client.execute("ROLLBACK")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            client.execute("DELETE FROM notes WHERE id / (id - 20) > 100")
+        client.execute("DELETE FROM notes WHERE id <= 10")
+    assert database.counts()["notes"] == 40
+
+
+def test_reading_only_lets_nothing_be_written(database: Database) -> None:
+    """In read-only mode reading works, and every write is refused."""
+    with database.guarded(Limits("read-only")) as guarded, guarded.connect() as client:
+        assert client.execute("SELECT count(*) FROM notes").fetchone() == (50,)
+        with pytest.raises(psycopg.Error):
+            client.execute("BEGIN READ WRITE; DELETE FROM notes; COMMIT")
+    assert database.counts()["notes"] == 50
