@@ -173,6 +173,8 @@ class Command:
         confine: keep it away from the real world, or from all but its guard, where this machine
             can.
         watched: in a rehearsal: the files below this folder that it opens are told in `read`.
+        inherits: its standard streams are this process's own: it may ask somebody at a terminal;
+            nothing is kept in `output`.
     """
 
     argv: tuple[str, ...]
@@ -184,6 +186,7 @@ class Command:
     reserve_bytes: int = 256 * 1024 * 1024
     confine: Confine | None = None
     watched: Path | None = None
+    inherits: bool = False
 
 
 @dataclass(frozen=True)

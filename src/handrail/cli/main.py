@@ -31,6 +31,7 @@ GROUPS = {
         "rehearse": "run it on a clone of the target, measure it, undo it there",
         "approve": "sign a plan that somebody else wants to run",
         "run": "run a plan: backed up, measured, watched, undone when it was wrong",
+        "guard": "run any command behind a guard: it can do no more than it may",
         "resume": "go on with a run that was cut off",
         "undo": "put back what a run changed",
     },
@@ -47,6 +48,7 @@ HIDDEN = {
 
 EXAMPLES = """\
 examples:
+  handrail guard --postgres postgres://db.internal/pilot -- ./old_script.sh
   handrail rehearse ./old_script.sh --on postgres://db.internal/pilot
   handrail plan reset-pilot --on store/pilot-db
   handrail approve 7f3a-91c2
@@ -62,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _rest_the_collector()
     words = list(sys.argv[1:] if argv is None else argv)
-    as_json = "--json" in words
+    # What follows `--` is another command's.
+    as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
     try:
         return _dispatch(words)
     except HandrailError as error:

@@ -31,7 +31,13 @@ GOODBYE_S = 10.0
 class Launched:
     """One launcher with its control line and the pipe of the script's output."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, *, inherits: bool = False) -> None:
+        """Start the launcher.
+
+        Args:
+            token: by which it is found after a crash.
+            inherits: the script's standard streams are this process's own; the pipe is empty.
+        """
         self.control, theirs = socket.socketpair()
         self.output, writer = os.pipe()
         os.set_blocking(self.output, False)
@@ -43,9 +49,9 @@ class Launched:
                     *(sys.executable, "-I", "-S", "-c", BEGIN),
                     *(str(Path(__file__).parent), str(theirs.fileno())),
                 ],
-                stdin=subprocess.DEVNULL,
-                stdout=writer,
-                stderr=writer,
+                stdin=None if inherits else subprocess.DEVNULL,
+                stdout=None if inherits else writer,
+                stderr=None if inherits else writer,
                 cwd="/",
                 env={"HANDRAIL_RUN": token},
                 pass_fds=(theirs.fileno(),),

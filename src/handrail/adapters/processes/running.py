@@ -108,7 +108,8 @@ def _keeping(command: Command) -> Iterator[Kept]:
 @contextmanager
 def _launched(command: Command) -> Iterator[Launched]:
     try:
-        launched = Launched(command.environment.get("HANDRAIL_RUN", ""))
+        token = command.environment.get("HANDRAIL_RUN", "")
+        launched = Launched(token, inherits=command.inherits)
     except OSError as error:
         message = f"no process could be started: {error.strerror}"
         hint = "check the memory and the number of processes that this user may have"
