@@ -61,6 +61,7 @@ class Ledger:
         self._lock = Lock()
         self._settled: dict[Key, int] = {}
         self._reserved: dict[Hashable, dict[Key, int]] = {}
+        self._used: dict[Key, int] = {}  # settled and reserved; a sum over holders would be slow
         self._shapes: tuple[Effect, ...] = ()
         self._events: list[Event] = []
         self._trace: dict[str, None] = dict.fromkeys(())
@@ -125,32 +126,53 @@ class Ledger:
         with self._lock:
             if self.stop is not None:
                 return self._stopped()
+            self._give_back(holder)
             self._reserved[holder] = dict(amounts)
-            total = self._total(shapes)
-            breaches = self._breaches(total)
+            self._use(amounts, +1)
+            breaches = self._breaches(self._total(amounts, shapes))
             if not breaches:
                 if shapes is not None:
                     self._shapes = tuple(shapes)
                 return None
-            del self._reserved[holder]
+            self._give_back(holder)
             self.stop = self._stop_for(breaches[0], statement)
         self.tell("refused", self.stop.what)
         return self._stopped()
 
-    def settle(self, holder: Hashable, *, kept: bool) -> None:
-        """Count what `holder` reserved as done, or give it back. Twice equals once."""
+    def settle(
+        self, holder: Hashable, *, kept: bool, amounts: Mapping[Key, int] | None = None
+    ) -> None:
+        """Count what `holder` reserved as done, or give it back. Twice equals once.
+
+        Args:
+            holder: as it was given to `reserve`.
+            kept: whether it took effect.
+            amounts: what it came to, where less was done than reserved; nothing, when all are 0.
+        """
         with self._lock:
-            amounts = self._reserved.pop(holder, None)
-            if amounts is None or not kept:
+            reserved = self._give_back(holder)
+            if reserved is None or not kept:
+                return
+            done = reserved if amounts is None else {k: n for k, n in amounts.items() if n}
+            if amounts is not None and not done:
                 return
             self.kept += 1
-            for key, amount in amounts.items():
+            self._use(done, +1)
+            for key, amount in done.items():
                 self._settled[key] = self._settled.get(key, 0) + amount
 
     def used(self, key: Key) -> int:
         """Return how much was done and is reserved of one effect."""
         with self._lock:
-            return self._settled.get(key, 0) + sum(r.get(key, 0) for r in self._reserved.values())
+            return self._used.get(key, 0)
+
+    def fits(self, amounts: Mapping[Key, int]) -> bool:
+        """Whether `reserve` would allow these too; stops nothing."""
+        with self._lock:
+            if self.stop is not None:
+                return False
+            total = {key: self._used.get(key, 0) + amount for key, amount in amounts.items()}
+            return not self._breaches(self._rows(total))
 
     def refuse(self, what: str, statement: str = "", remedy: str = "") -> Refusal:
         """Stop the run for a reason that is not an amount; a run that is stopped stays so."""
@@ -199,12 +221,22 @@ class Ledger:
     def _rows(self, amounts: Mapping[Key, int]) -> tuple[Effect, ...]:
         return tuple(Effect(self.resource, *key, rows=n) for key, n in amounts.items() if n > 0)
 
-    def _total(self, shapes: Iterable[Effect] | None) -> tuple[Effect, ...]:
-        amounts = dict(self._settled)
-        for reserved in self._reserved.values():
-            for key, amount in reserved.items():
-                amounts[key] = amounts.get(key, 0) + amount
-        return (*self._rows(amounts), *(self._shapes if shapes is None else shapes))
+    def _use(self, amounts: Mapping[Key, int], sign: int) -> None:
+        for key, amount in amounts.items():
+            self._used[key] = self._used.get(key, 0) + sign * amount
+
+    def _give_back(self, holder: Hashable) -> dict[Key, int] | None:
+        reserved = self._reserved.pop(holder, None)
+        if reserved is not None:
+            self._use(reserved, -1)
+        return reserved
+
+    def _total(
+        self, amounts: Mapping[Key, int], shapes: Iterable[Effect] | None
+    ) -> tuple[Effect, ...]:
+        """Return what all have used of these amounts: of others, nothing has changed."""
+        rows = self._rows({key: self._used[key] for key in amounts})
+        return (*rows, *(self._shapes if shapes is None else shapes))
 
     def _breaches(self, total: tuple[Effect, ...]) -> tuple[Breach, ...]:
         if self.limits.mode == "read-only" and total:
