@@ -33,6 +33,8 @@ SETTINGS = {
     "HANDRAIL_AGE_IDENTITY": "The age or SSH private key that opens encrypted backups.",
     "HANDRAIL_POSTGRES_BIN": "The directory of PostgreSQL's programs; else the system's, else "
     "those of the extra `handrail[postgres]`.",
+    "HANDRAIL_REDIS_BIN": "The program `redis-server`; else the one on the search path, or that of "
+    "the extra `handrail[redis]`.",
     "NO_COLOR": "Any value: no colour, whatever the terminal can do.",
 }
 KITS = "handrail.kits"

@@ -20,7 +20,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a declared operation, or the path of a script: ./old_script.sh",
     )
     parser.add_argument(
-        "--on", metavar="TARGET", help="store/name, a postgres:// URL, or a database file"
+        "--on",
+        metavar="TARGET",
+        help="store/name, a postgres:// or redis:// URL, a database file, or a directory",
     )
     parser.add_argument(
         "-p",

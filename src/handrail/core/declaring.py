@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from handrail.core.world import Declared, Kit
 from handrail.errors import DeclarationError, DeclarationErrors, Place, UsageError
@@ -19,7 +20,11 @@ from handrail.plans import policy as policies
 from handrail.plans.judging import Guard
 
 T = TypeVar("T")
-POSTGRES_SCHEMES = ("postgres://", "postgresql://")
+SCHEMES = {
+    "postgres": ("postgres://", "postgresql://"),
+    "redis": ("redis://", "rediss://", "unix://"),
+}
+FILES_PREFIX = "files:"
 
 
 def load(root: Path, kits: Sequence[Kit], guards: Sequence[Guard]) -> Declared:
@@ -83,7 +88,7 @@ def find_target(estate: Estate, operation: Operation, on: str | None) -> Resourc
     Args:
         estate: where it is declared.
         operation: what it is for.
-        on: what the caller said: `store/name`, `name`, a database's URL or file; None for the only
+        on: what the caller said: `store/name`, `name`, a store's URL, file or directory; None for the only
             one that the operation can mean.
 
     Raises:
@@ -94,29 +99,44 @@ def find_target(estate: Estate, operation: Operation, on: str | None) -> Resourc
     for ref in (on, f"store/{on}"):
         if ref in estate.resources:
             return estate.resources[ref]
-    if on.startswith(POSTGRES_SCHEMES) or _is_file(on):
+    if kind_of(on) != "sqlite" or _is_file(on):
         return undeclared_store(on)
     raise UsageError(
         "estate.unknown-store",
-        f"no store `{on}` is declared, and it is no file or postgres:// URL",
+        f"no store `{on}` is declared, and it is no file, directory, postgres:// or redis:// URL",
         hint=nearest(on, [r.name for r in estate.stores.values()]),
     )
 
 
+def kind_of(address: str) -> str:
+    """Return what kind of store an address is of: a URL's scheme, a directory, else a database."""
+    for kind, schemes in SCHEMES.items():
+        if address.startswith(schemes):
+            return kind
+    is_tree = address.startswith(FILES_PREFIX) or Path(address).is_dir()
+    return "files" if is_tree else "sqlite"
+
+
 def undeclared_store(address: str) -> Resource:
-    """Return a resource for a database that no estate declares, with the safest assumptions."""
-    is_postgres = address.startswith(POSTGRES_SCHEMES)
-    tail = (
-        address.split("?", maxsplit=1)[0].rstrip("/").rpartition("/")[2]
-        if is_postgres
-        else (Path(address).stem)
-    )
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", tail).strip("-._") or "database"
-    value = address if is_postgres else str(Path(address).resolve())
-    settings = StoreSettings(
-        "postgres" if is_postgres else "sqlite", Address(value=value), "durable", (), "", None
-    )
-    return Resource("store", name[:63], Place("--on"), store=settings)
+    """Return a resource for a store that no estate declares, with the safest assumptions."""
+    kind = kind_of(address)
+    value = address
+    if kind not in SCHEMES:
+        value = str(Path(address.removeprefix(FILES_PREFIX)).resolve())
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", _name(kind, value)).strip("-._")
+    settings = StoreSettings(kind, Address(value=value), "durable", (), "", None)
+    return Resource("store", name[:63] or "database", Place("--on"), store=settings)
+
+
+def _name(kind: str, address: str) -> str:
+    """Return what people would call the store: its database, its host, its file."""
+    without = address.split("?", maxsplit=1)[0].rstrip("/")
+    if kind == "postgres":
+        return without.rpartition("/")[2]
+    if kind == "redis":
+        host = urlsplit(address).hostname or ""
+        return host if re.search("[a-z]", host) else "redis"
+    return Path(address).stem
 
 
 def without_password(address: str) -> str:

@@ -37,7 +37,7 @@ environments:
 
 # stores:
 #   pilot-db:
-#     kind: postgres        # or sqlite
+#     kind: postgres        # or sqlite, redis, files
 #     url: {env: PILOT_DB_URL}          # secrets by reference, never by value
 #     environment: pilot
 #     durability: durable   # or lossy: nobody would miss it
@@ -201,7 +201,7 @@ def _estate(
 ) -> str:
     settings = resource.store
     address = settings.url.value if settings else ""
-    if settings and settings.kind == "sqlite" and Path(address).is_relative_to(root):
+    if settings and settings.kind in {"sqlite", "files"} and Path(address).is_relative_to(root):
         address = Path(address).relative_to(root).as_posix()
     url = f"{{env: {variable}}}" if variable else scalar(address)
     holds = "\n    holds: [production-data]     # it has rows older than 30 days" if old else ""

@@ -192,7 +192,7 @@ def _backups(*, place: Place, to: str, every: int, keep: int, prove: int) -> Bac
 
 
 _STORE_KEYS = {
-    "kind": Key(Choice("postgres", "sqlite"), "what it is", required=True),
+    "kind": Key(Choice("postgres", "sqlite", "redis", "files"), "what it is", required=True),
     "url": Key(ADDRESS, "where it is: by value without a password, or {env: NAME}", required=True),
     "durability": Key(
         Choice("durable", "lossy"), "whether anybody would miss its content", default="durable"
