@@ -94,12 +94,11 @@ def test_before_a_run() -> None:
     rehearsal = make_rehearsal(
         how="before COMMIT",
         unheld=("VACUUM sessions", "CALL purge()", "REINDEX TABLE CONCURRENTLY s", "VACUUM b"),
-        role_because="delete table sessions 500 rows",
+        role_because="drop table readings needs an owner",
     )
     plan = make_plan(facts=make_facts(rehearsal=rehearsal, avoidable="no namespaces here"))
     assert "\n".join(held.plan_lines(plan)) + "\n" == snapshot("""\
-held: before COMMIT, by the gate alone
-as a limited role it did otherwise: delete table sessions 500 rows
+held: before COMMIT, by the gate alone: drop table readings needs an owner
 can only be undone: VACUUM sessions; CALL purge(); REINDEX TABLE CONCURRENTLY s; and 1 more
 it could go round the guard: no namespaces here
 """)

@@ -109,7 +109,7 @@ and so:
   .  second-person  anybody in allowed_signers, not ana@example.org                   default policy
   .  typed-name     the approver types store/pilot-db                                 default policy
   ok identity, lock, environment, production-data, contraindication, freeze, backup-proven,
-     rehearsed, committed, review, irreversible, avoidable, unheld
+     rehearsed, committed, review, irreversible, avoidable, unheld, privilege
 
 next: handrail approve fd1d-b946
 """)
@@ -132,7 +132,7 @@ reset-pilot would, on store/pilot-db:
   delete  table sessions  500 rows
 
   ok identity, lock, environment, production-data, contraindication, freeze, backup-proven,
-     rehearsed, committed, review, irreversible, avoidable, unheld, second-person
+     rehearsed, committed, review, irreversible, avoidable, unheld, privilege, second-person
 
 next: handrail run 3c86-44ad
 """)

@@ -139,9 +139,8 @@ def plan_lines(plan: Plan) -> list[str]:
         lines = [wrap("held: not at all; what it does can only be undone", "  ")]
     else:
         by = "by privilege and gate" if rehearsal.role == "limited" else "by the gate alone"
-        lines = [wrap(f"held: {rehearsal.how}, {by}", "  ")]
-    if rehearsal.role_because:
-        lines.append(wrap(f"as a limited role it did otherwise: {rehearsal.role_because}", "  "))
+        why = f": {rehearsal.role_because}" if rehearsal.role_because else ""
+        lines = [wrap(f"held: {rehearsal.how}, {by}{why}", "  ")]
     if rehearsal.unheld:
         lines.append(wrap(f"can only be undone: {_some(rehearsal.unheld)}", "  "))
     if plan.facts.avoidable:

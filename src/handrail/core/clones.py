@@ -57,8 +57,9 @@ def destroy(world: World, name: str, why: str) -> None:
 def clear(world: World, rehearsal: str) -> None:
     """Remove what a rehearsal worked with, its output excepted: it may hold the target's data."""
     scripts.clear(world, f"rehearsal-{rehearsal}")
-    for name in ("before", "before-undo", "guard", "guard-undo", "opened"):
-        shutil.rmtree(world.state / "rehearsals" / rehearsal / name, ignore_errors=True)
+    for path in (world.state / "rehearsals" / rehearsal).glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def leftover(world: World) -> tuple[Path, ...]:

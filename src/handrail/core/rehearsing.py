@@ -16,7 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from handrail.core import backups, clones, guarding, records, scripts
+from handrail.core import backups, clones, guarding, privilege, records
+from handrail.core.clone_runs import Rehearsing, effects_of, ending, run_script
 from handrail.core.deciding import Decided, again
 from handrail.core.world import Talk, World
 from handrail.errors import RefusedError, ScriptError, StoreError
@@ -24,29 +25,9 @@ from handrail.plans.amounts import duration, size
 from handrail.plans.canonical import plain, time_text
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup, Fingerprint
-from handrail.plans.holding import Limits, Report
-from handrail.plans.model import Plan, Proof, Rehearsal
-from handrail.ports import Command, Confine, Connection, Finished, Store
-
-
-@dataclass
-class _Rehearsing:
-    """One rehearsal on its way: what every part of it needs."""
-
-    world: World
-    decided: Decided
-    talk: Talk
-    id: str
-    chain: str
-    folder: Path
-    clone_at: Path | None = None
-
-    @property
-    def plan(self) -> Plan:
-        return self.decided.plan
-
-    def note(self, kind: str, **body: object) -> None:
-        self.world.journal.append(self.chain, kind, {k: plain(v) for k, v in body.items()})
+from handrail.plans.holding import Report
+from handrail.plans.model import Proof, Rehearsal
+from handrail.ports import Finished, Store
 
 
 @dataclass(frozen=True)
@@ -105,12 +86,12 @@ def _refuse_unsuitable(world: World, decided: Decided) -> None:
         )
 
 
-def _begin(world: World, decided: Decided, talk: Talk) -> _Rehearsing:
+def _begin(world: World, decided: Decided, talk: Talk) -> Rehearsing:
     plan = decided.plan
     name = world.ids.new()[:8]
     folder = world.state / "rehearsals" / name
     folder.mkdir(parents=True, mode=0o700)
-    begun = _Rehearsing(world, decided, talk, name, records.rehearsal_chain(plan.key, name), folder)
+    begun = Rehearsing(world, decided, talk, name, records.rehearsal_chain(plan.key, name), folder)
     begun.note(
         "opened",
         plan=plan.digest,
@@ -122,7 +103,7 @@ def _begin(world: World, decided: Decided, talk: Talk) -> _Rehearsing:
     return begun
 
 
-def _rehearse(rehearsal: _Rehearsing) -> Rehearsal:
+def _rehearse(rehearsal: Rehearsing) -> Rehearsal:
     world, talk = rehearsal.world, rehearsal.talk
     target = world.open_store(rehearsal.decided.resource)
     backup, backup_s = _back_up(rehearsal, target)
@@ -141,7 +122,7 @@ def _rehearse(rehearsal: _Rehearsing) -> Rehearsal:
         return _measure(rehearsal, target, clone, readable, proof)
 
 
-def _back_up(rehearsal: _Rehearsing, target: Store) -> tuple[Backup, float]:
+def _back_up(rehearsal: Rehearsing, target: Store) -> tuple[Backup, float]:
     world, talk, decided = rehearsal.world, rehearsal.talk, rehearsal.decided
     rehearsal.note("backup-begun")
     talk.begin("backup", rehearsal.decided.resource.ref)
@@ -153,7 +134,7 @@ def _back_up(rehearsal: _Rehearsing, target: Store) -> tuple[Backup, float]:
     return backup, seconds
 
 
-def _clone(rehearsal: _Rehearsing, target: Store, backup: Backup, at: Path) -> Store:
+def _clone(rehearsal: Rehearsing, target: Store, backup: Backup, at: Path) -> Store:
     """Return the clone, proven to be another store."""
     marker = rehearsal.world.ids.new()
     clone = target.clone(backup, at, marker, rehearsal.talk.progress)
@@ -175,7 +156,7 @@ def _prove_distinct(target: Store, clone: Store, marker: str) -> None:
 
 
 def _prove(
-    rehearsal: _Rehearsing,
+    rehearsal: Rehearsing,
     target: Store,
     clone: Store,
     backup: Backup,
@@ -216,7 +197,7 @@ def _prove(
 
 
 def _measure(
-    rehearsal: _Rehearsing, target: Store, clone: Store, backup: Backup, proof: Proof
+    rehearsal: Rehearsing, target: Store, clone: Store, backup: Backup, proof: Proof
 ) -> Rehearsal:
     world, plan = rehearsal.world, rehearsal.plan
     before = clone.fingerprint()
@@ -225,7 +206,7 @@ def _measure(
     measure = plan.facts.measure
     if measure is None:
         raise StoreError("store.failed", "the target's content could not be measured")
-    return Rehearsal(
+    measured = Rehearsal(
         id=rehearsal.id,
         key=plan.key,
         made_at=time_text(world.clock.now()),
@@ -254,24 +235,27 @@ def _measure(
         undo_unheld=undone.report.unheld if undone.report else (),
         role=report.role,
     )
+    if rehearsal.decided.declared.policy.guard.role == "own":
+        return measured
+    return privilege.limit(rehearsal, target, clone, backup, before, measured)
 
 
 def _run(
-    rehearsal: _Rehearsing, target: Store, clone: Store
+    rehearsal: Rehearsing, target: Store, clone: Store
 ) -> tuple[Finished, tuple[Effect, ...], Report]:
     talk, script = rehearsal.talk, rehearsal.plan.steps[0].argv[0]
     observed = rehearsal.folder / "before"
     observed.mkdir(mode=0o700)
     clone.observe(observed)
     talk.begin("run", f"{script} on the clone")
-    finished, report = _run_script(rehearsal, target, clone, observed, undo=False)
-    effects = _effects(clone, observed)
+    finished, report = run_script(rehearsal, target, clone, observed)
+    effects = effects_of(clone, observed)
     printed = (
         f"{size(finished.output_bytes)} printed" if finished.output_bytes else ("printed nothing")
     )
     talk.end(
         "run",
-        f"{script} on the clone, {duration(finished.duration_s)}, {_ending(finished)}, {printed}",
+        f"{script} on the clone, {duration(finished.duration_s)}, {ending(finished)}, {printed}",
         ok=finished.exit_code == 0,
     )
     rehearsal.note("ran", finished=finished, effects=effects, report=report)
@@ -279,7 +263,7 @@ def _run(
 
 
 def _undo(
-    rehearsal: _Rehearsing, target: Store, clone: Store, backup: Backup, before: Fingerprint
+    rehearsal: Rehearsing, target: Store, clone: Store, backup: Backup, before: Fingerprint
 ) -> _Undone:
     """Run the undo on the clone, and say what it leaves different."""
     step, world, talk = rehearsal.plan.steps[0], rehearsal.world, rehearsal.talk
@@ -300,13 +284,13 @@ def _undo(
         if step.undo == "restore":
             left = clone.restore(backup, talk.progress)
         else:
-            finished, report = _run_script(rehearsal, target, clone, observed, undo=True)
+            finished, report = run_script(rehearsal, target, clone, observed, undo=True)
             worked = finished.exit_code == 0
     except (StoreError, ScriptError) as error:
         worked, left = False, (error.message,)
     seconds = world.clock.elapsed_s() - began
     residue = _residue(clone, before, left)
-    effects = () if step.undo == "restore" else _effects(clone, observed)
+    effects = () if step.undo == "restore" else effects_of(clone, observed)
     rehearsal.note("undone", worked=worked, residue=residue, effects=effects)
     talk.end(
         "undo",
@@ -317,13 +301,6 @@ def _undo(
     return _Undone(worked, seconds, effects, residue, report)
 
 
-def _effects(clone: Store, observed: Path) -> tuple[Effect, ...]:
-    try:
-        return clone.effects(observed)
-    except StoreError as error:
-        return (Effect(clone.resource, "unknown", "store", clone.resource, detail=error.message),)
-
-
 def _residue(clone: Store, before: Fingerprint, left: tuple[str, ...]) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys((*before.differences(clone.fingerprint()), *left)))
@@ -331,92 +308,7 @@ def _residue(clone: Store, before: Fingerprint, left: tuple[str, ...]) -> tuple[
         return (*left, error.message)
 
 
-def _run_script(
-    rehearsal: _Rehearsing, target: Store, clone: Store, observed: Path, *, undo: bool
-) -> tuple[Finished, Report]:
-    """Run the script, or its undo, on the clone behind a guard that counts and refuses nothing."""
-    world, decided = rehearsal.world, rehearsal.decided
-    private = rehearsal.folder / ("guard-undo" if undo else "guard")
-    private.mkdir(mode=0o700)
-    exposed = target.fingerprint() if world.processes.can_confine() else None
-    hearing = guarding.Hearing(
-        lambda event: rehearsal.note("guard-event", event=event), rehearsal.talk
-    )
-    with world.open_guard(clone, Limits("measure"), observed, private, hearing) as guard:
-        finished, report = guarding.attend(
-            guard,
-            clone,
-            lambda connection: world.processes.run(
-                _command(rehearsal, target, connection, undo=undo),
-                lambda _: None,
-                rehearsal.talk.output,
-            ),
-            lambda _: None,  # in a rehearsal that is a finding, and told as one
-            always=True,
-        )
-    hearing.check()
-    if exposed is not None:
-        _refuse_touched(rehearsal, target, exposed)
-    if rehearsal.clone_at and not rehearsal.clone_at.exists():
-        raise RefusedError(
-            "rehearsal.failed",
-            f"the clone was gone when the script ended ({_ending(finished)}): it is destroyed "
-            f"after {duration(decided.declared.policy.clone_age_s)}",
-            hint="if that is too short: `rehearsal: {clone-deadline: ...}` in policy.yaml",
-        )
-    return finished, report
-
-
-def _command(
-    rehearsal: _Rehearsing, target: Store, connection: Connection, *, undo: bool
-) -> Command:
-    world, decided = rehearsal.world, rehearsal.decided
-    real = target.connection()
-    file, copy = real.parts.get("path"), connection.parts.get("path")
-    token = f"rehearsal-{rehearsal.id}"
-    confine = Confine(
-        writable=(*connection.paths, scripts.home_of(world, token)),
-        replaced=((Path(file), Path(copy)),) if file and copy else (),
-        hidden=(world.state, *(real.paths if not file else ())),
-        sockets=connection.sockets,
-    )
-    return scripts.command(
-        world,
-        decided.operation,
-        decided.plan,
-        decided.plan.steps[0],
-        connection,
-        token=token,
-        folder=rehearsal.folder,
-        undo=undo,
-        confine=confine,
-    )
-
-
-def _refuse_touched(rehearsal: _Rehearsing, target: Store, before: Fingerprint) -> None:
-    """Void a rehearsal that was not confined and during which the target changed.
-
-    Raises:
-        RefusedError: it did; by whom, nobody can tell.
-    """
-    try:
-        different = before.differences(target.fingerprint())
-    except StoreError as error:
-        different = (error.message,)
-    if different:
-        kept = backups.folder(
-            rehearsal.world, rehearsal.decided.declared, rehearsal.decided.resource
-        )
-        raise RefusedError(
-            "rehearsal.touched-target",
-            f"{rehearsal.decided.resource.ref} changed while the script ran on its clone, "
-            "unconfined: " + ", ".join(different[:5]),
-            hint="if nobody else wrote there, the script has an address of its own; what was there "
-            f"is in the backup made first, in {kept}",
-        )
-
-
-def _unlisted(rehearsal: _Rehearsing, target: Store, finished: Finished) -> tuple[str, ...]:
+def _unlisted(rehearsal: Rehearsing, target: Store, finished: Finished) -> tuple[str, ...]:
     """Return files of the repository that the script read and the plan does not cover."""
     covered = {name for name, _ in rehearsal.plan.material.files}
     root = rehearsal.world.root
@@ -428,7 +320,3 @@ def _unlisted(rehearsal: _Rehearsing, target: Store, finished: Finished) -> tupl
         if not database or not str(path).startswith(database)
     }
     return tuple(sorted(n for n in names if n not in covered and not n.startswith(".")))
-
-
-def _ending(finished: Finished) -> str:
-    return f"exit {finished.exit_code}" if finished.ended == "exited" else finished.ended

@@ -15,6 +15,7 @@ from handrail.guards import (
     identity,
     irreversible,
     lock,
+    privilege,
     production_data,
     rehearsed,
     review,
@@ -38,6 +39,7 @@ BUILT_IN: tuple[Guard, ...] = (
     irreversible,
     avoidable,
     unheld,
+    privilege,
     second_person,
     typed_name,
 )

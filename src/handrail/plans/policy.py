@@ -52,6 +52,7 @@ BINDING: Mapping[str, str] = {
     "irreversible": "high",
     "avoidable": "low",
     "unheld": "low",
+    "privilege": "low",
     "second-person": "high",
     "typed-name": "critical",
 }

@@ -47,7 +47,8 @@ class FakeGuards:
 
     Attributes:
         opened: the limits of each guard that was opened, in order.
-        report: what a guard reports, by its mode; an empty report where nothing is said.
+        report: what a guard reports, by its mode, or by mode and role (`measure limited`); an empty
+            report where nothing is said.
         copies: the modes in which a script gets a copy.
         refused: why no guard can be had; empty when one can.
         unsettled: why nothing can be settled; empty when it can.
@@ -73,7 +74,8 @@ class FakeGuards:
         if self.refused:
             raise StoreError("store.denied", self.refused)
         self.opened.append(limits)
-        report = self.report.get(limits.mode, Report(store.resource, "observed only"))
+        otherwise = self.report.get(limits.mode, Report(store.resource, "observed only"))
+        report = self.report.get(f"{limits.mode} {limits.role}", otherwise)
         for event in report.events:
             hear(event)
         if limits.mode not in self.copies:
