@@ -88,8 +88,8 @@ def find_target(estate: Estate, operation: Operation, on: str | None) -> Resourc
     Args:
         estate: where it is declared.
         operation: what it is for.
-        on: what the caller said: `store/name`, `name`, a store's URL, file or directory; None for the only
-            one that the operation can mean.
+        on: what the caller said: `store/name`, `name`, a store's URL, file or directory; None for
+            the only one that the operation can mean.
 
     Raises:
         UsageError: there is none, or more than one.
