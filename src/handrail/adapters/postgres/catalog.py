@@ -24,6 +24,7 @@ from handrail.adapters.postgres.catalog_queries import (
     DATABASE,
     PASSWORDS,
     SYSTEM_SETTINGS,
+    without_locks,
 )
 from handrail.adapters.postgres.connecting import Session, one, rows
 
@@ -50,9 +51,13 @@ class Item:
     attributes: Mapping[str, Any]
 
 
-def read_database(session: Session) -> tuple[Item, ...]:
-    """Return every object of the database that is not the system's or an extension's."""
-    return tuple(item for query in DATABASE for item in _read(session, query))
+def read_database(session: Session, *, locks: bool = True) -> tuple[Item, ...]:
+    """Return every object of the database that is not the system's or an extension's.
+
+    Without `locks`, no user's relation is locked, and the attributes `LOCKING` are not read.
+    """
+    wanted = DATABASE if locks else tuple(map(without_locks, DATABASE))
+    return tuple(item for query in wanted for item in _read(session, query))
 
 
 def read_cluster(session: Session, salt: str) -> tuple[Item, ...]:
@@ -81,8 +86,8 @@ def _canonical(item: Item) -> bytes:
     return msgspec.json.encode([item.kind, item.name, kept], order="sorted")
 
 
-def _read(session: Session, query: LiteralString) -> list[Item]:
-    return [Item(*row) for row in rows(session, query)]
+def _read(session: Session, query: str) -> list[Item]:
+    return [Item(*row) for row in session.execute(query.encode()).fetchall()]
 
 
 def may_read_passwords(session: Session) -> bool:

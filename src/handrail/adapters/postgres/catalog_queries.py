@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from typing import Final, LiteralString
 
 _USER: Final = (
@@ -239,6 +240,19 @@ DATABASE: Final[tuple[LiteralString, ...]] = (
     _SERVERS,
     _PROPERTIES,
 )
+
+# What cannot be read without a lock on the relation that it speaks of.
+LOCKING: Final = frozenset({"definition", "default", "bound", "key", "using", "check", "checks"})
+_LOCKING_CALLS: Final = re.compile(
+    r"pg_get_(?:viewdef|ruledef|functiondef|constraintdef|triggerdef|indexdef|partkeydef|expr)"
+    r"\([a-z.]+(?:, [a-z.]+)?\)"
+)
+
+
+def without_locks(query: str) -> str:
+    """Return a query of `DATABASE` that locks no user's relation, and leaves `LOCKING` out."""
+    return _LOCKING_CALLS.sub("NULL::text", query)
+
 
 _ROLES: Final[LiteralString] = """
 SELECT 'role', r.oid::text, quote_ident(r.rolname), '', jsonb_build_object(

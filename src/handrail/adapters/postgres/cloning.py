@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import subprocess
@@ -217,11 +218,16 @@ def _from_copy(
 
 
 def copy_tree(source: Path, place: Place, target: Path, *, without: str = "") -> None:
-    """Copy all below `source` into the folder `target`; share blocks where the disk can."""
+    """Copy all below `source` into the folder `target`; share blocks where the disk can.
+
+    A running server removes files meanwhile; its log says so to the copy.
+    """
     names = [str(path) for path in source.iterdir() if path.name != without]
     argv = ["cp", "-a", "--reflink=auto", "-t", str(target), "--", *names]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+    gone = ("No such file or directory", "file vanished")
+    if done.returncode != 0 and not all(said.endswith(gone) for said in done.stderr.splitlines()):
         full = "No space left" in done.stderr
         raise StoreError(
             "store.disk-full" if full else "clone.failed",

@@ -39,7 +39,10 @@ class Table:
 
 
 def tables(session: Session, *, derived: bool = False) -> tuple[Table, ...]:
-    """Return the tables of users' schemas by name; with `derived`, materialized views as well."""
+    """Return the tables of users' schemas by name.
+
+    With `derived`, materialized views as well, and without looking for columns of times.
+    """
     found = rows(
         session,
         """
@@ -48,7 +51,7 @@ def tables(session: Session, *, derived: bool = False) -> tuple[Table, ...]:
                 || quote_ident(c.relname),
             (SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}')
                 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                WHERE %s AND a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                 AND coalesce(nullif(t.typbasetype, 0), t.oid)
                     IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype))
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -56,6 +59,7 @@ def tables(session: Session, *, derived: bool = False) -> tuple[Table, ...]:
             AND n.nspname NOT IN ('pg_catalog', 'information_schema')
             AND n.nspname !~ '^pg_(toast|temp)' ORDER BY 4
         """,
+        not derived,
         ["r", "m"] if derived else ["r"],
     )
     return tuple(Table(row[0], row[1], row[2], row[3], tuple(row[4])) for row in found)

@@ -7,7 +7,8 @@ Rules:
 - It is compared with the state before the run: what was made and removed again is nothing. What
   others committed since is left out where it is seen as theirs: a reading from outside has it, no
   earlier look of this run has, and the open transaction did not touch it. Where that cannot be
-  read, it is counted as the run's.
+  read (definitions and defaults cannot, without locks), it is counted as the run's.
+- What was done to an object that others made since is said as well.
 - A table in a new file has lost its rows unless rows older than the transaction are found in it.
 - Sequences that only went on are left out: others take numbers all the time.
 """
@@ -27,6 +28,7 @@ from psycopg import sql
 from handrail.adapters.postgres import shapes
 from handrail.adapters.postgres import state as keeping
 from handrail.adapters.postgres.catalog import Item, may_read_passwords, read_cluster
+from handrail.adapters.postgres.catalog_queries import LOCKING
 from handrail.adapters.postgres.connecting import (
     STABLE_SETTINGS,
     Address,
@@ -46,8 +48,7 @@ from handrail.plans.effect import Effect, worst_first
 
 LOOK_S = 30
 INSIDE_LOCK_S = 2
-# The outside look must not wait for what the open transaction, which waits for it, has locked.
-OUTSIDE_LOCK_S = 0.1
+OUTSIDE_LOCK_S = 0.5
 FIRST_PAGES = "(64,0)"
 SETTINGS = {
     **STABLE_SETTINGS,
@@ -93,8 +94,8 @@ def looker(resource: str, before: Path, url: str = "") -> Looker:
 class Looker:
     """Looks into the open transactions of one run; from any thread.
 
-    Call it with a conninfo that leads into an open transaction; what it sets there is for the
-    caller's savepoint to take back.
+    Call it with a conninfo that leads into an open transaction. What it sets there ends with its
+    own savepoint.
     """
 
     def __init__(self, resource: str, observed: Observation, outside: Address | None) -> None:
@@ -103,6 +104,7 @@ class Looker:
         self._outside = outside
         self._lock = Lock()
         self._told: set[Effect] = set()
+        self._made: set[tuple[str, str]] = set()
         self._files: dict[tuple[str, int], Effect] = {}
         self._emptied: set[str] = set()
         self._written: dict[tuple[int, str], dict[str, Counters]] = {}
@@ -114,7 +116,11 @@ class Looker:
             StoreError: it cannot be read.
         """
         address = read_address(conninfo)
-        with translated(address), _entered(conninfo) as session:
+        with (
+            translated(address),
+            _entered(conninfo) as session,
+            session.transaction(force_rollback=True),
+        ):
             return self.look(session)
 
     def look(self, session: Session) -> tuple[Effect, ...]:
@@ -125,17 +131,15 @@ class Looker:
         files = self._new_files(session, now.state)
         found += files.values()
         found += self._catalogs(session, now)
-        strange = set(found) - self._told
-        if strange and self._outside is not None:
-            theirs = self._of_others(self._outside, now, strange, files)
-            found = [effect for effect in found if effect not in theirs]
+        if self._outside is not None:
+            found = self._own(session, self._outside, now, found, files)
         self._told.update(found)
         return worst_first(found)
 
     # --- readings ------------------------------------------------------------------------------
 
-    def _read(self, session: Session) -> _Now:
-        state = keeping.read_state(session, counted="none")
+    def _read(self, session: Session, *, locks: bool = True) -> _Now:
+        state = keeping.read_state(session, counted="none", locks=locks)
         now = _Now(state, read_cluster(session, self._observed.salt))
         role = str(one(session, "SELECT session_user"))
         return _without(now, role) if OWN_ROLE.fullmatch(role) else now
@@ -193,6 +197,8 @@ class Looker:
 
     def _catalogs(self, session: Session, now: _Now) -> list[Effect]:
         """Return what only the counters of the system's own tables show, over all transactions."""
+        # Counters are per flush: the next transaction has to begin at zero.
+        session.execute("SELECT pg_stat_force_next_flush()")
         transaction = one(session, "SELECT pg_current_xact_id_if_assigned()::text") or ""
         written = {name: Counters(*events) for name, *events in rows(session, _WRITTEN)}
         total: dict[str, Counters] = {}
@@ -215,27 +221,66 @@ class Looker:
 
     # --- what others did -----------------------------------------------------------------------
 
-    def _of_others(
-        self, outside: Address, now: _Now, strange: set[Effect], files: dict[str, Effect]
-    ) -> set[Effect]:
-        """Return which of the effects are other sessions', committed since the state before."""
+    def _own(
+        self,
+        session: Session,
+        outside: Address,
+        now: _Now,
+        found: list[Effect],
+        files: dict[str, Effect],
+    ) -> list[Effect]:
+        """Return the effects without those of others, and with what was done to what others made.
+
+        What others commit while this reads is not among either: it is in both readings, or the
+        second look inside shows it.
+        """
         try:
-            with reading(outside, LOOK_S, SETTINGS, OUTSIDE_LOCK_S) as session:
-                committed = self._read(session)
+            # Not to wait for what the open transaction, which waits for this, has locked.
+            with reading(outside, LOOK_S, SETTINGS, OUTSIDE_LOCK_S) as session_outside:
+                committed = self._read(session_outside, locks=False)
         except StoreError:
-            return set()
-        changed = differences(self._resource, committed.items, now.items, self._rows)
+            return found
+        theirs = self._of_others(committed, now, files)
+        touched = self._of_strangers(committed, now)
+        if touched:
+            touched &= self._of_strangers(committed, self._read(session))
+        self._made |= _ids(now.items) - _ids(committed.items)
+        return [e for e in found if e not in theirs or e in self._told] + list(touched)
+
+    def _of_others(self, committed: _Now, now: _Now, files: dict[str, Effect]) -> set[Effect]:
+        """Return the effects that others committed, and the open transaction has not touched."""
+        changed = differences(self._resource, committed.items, _readable(now), self._rows)
         touched = {(effect.kind, effect.name) for effect in changed}
-        before = self._before(now)
-        theirs = set(differences(self._resource, before.items, committed.items, self._rows))
+        before = _readable(self._before(now))
+        theirs = set(differences(self._resource, before, committed.items, self._rows))
         theirs = {e for e in theirs if (e.kind, e.name) not in touched}
-        theirs.update(
-            effect
-            for oid, effect in files.items()
-            if oid in committed.state.tables
-            and committed.state.tables[oid].file == now.state.tables[oid].file
-        )
-        return theirs & strange
+        held = committed.state.tables
+        moved = {oid for oid, table in now.state.tables.items() if oid in held}
+        moved = {oid for oid in moved if held[oid].file == now.state.tables[oid].file}
+        return theirs | {effect for oid, effect in files.items() if oid in moved}
+
+    def _of_strangers(self, committed: _Now, now: _Now) -> set[Effect]:
+        """Return what was done to objects that others made since the state before."""
+        known = _ids(self._observed.main.items) | _ids(self._observed.cluster) | self._made
+        strange = [item for item in committed.items if (item.kind, item.key) not in known]
+        keys = {item.key for item in strange}
+        names = {(item.kind, item.name) for item in strange}
+        names |= {(item.kind, item.name) for item in now.items if item.parent in keys}
+        changed = differences(self._resource, committed.items, _readable(now), self._rows)
+        return {effect for effect in changed if (effect.kind, effect.name) in names}
+
+
+def _ids(items: Iterable[Item]) -> set[tuple[str, str]]:
+    return {(item.kind, item.key) for item in items}
+
+
+def _readable(now: _Now) -> tuple[Item, ...]:
+    """Return what is read without locks."""
+    return tuple(_with(item, **dict.fromkeys(LOCKING & set(item.attributes))) for item in now.items)
+
+
+def _with(item: Item, **attributes: object) -> Item:
+    return replace(item, attributes={**item.attributes, **attributes}) if attributes else item
 
 
 @contextmanager
@@ -267,7 +312,7 @@ def _ungranted(items: Iterable[Item], role: str) -> Iterator[Item]:
             kept = [grant for grant in grants if not grant.startswith(f"{role}: ")]
             # A column without any grant of its own has none, not an empty list of them.
             value = kept or (None if item.kind == "column" else [])
-            yield replace(item, attributes={**item.attributes, "grants": value})
+            yield _with(item, grants=value)
         else:
             yield item
 

@@ -140,7 +140,7 @@ def read(folder: Path) -> Observation:
 Counted = Literal["all", "unlogged", "none"]
 
 
-def read_state(session: Session, *, counted: Counted, since: str = "") -> State:
+def read_state(session: Session, *, counted: Counted, since: str = "", locks: bool = True) -> State:
     """Return the state now.
 
     Args:
@@ -148,6 +148,7 @@ def read_state(session: Session, *, counted: Counted, since: str = "") -> State:
         counted: which tables' rows. An unlogged one is empty in every copy of files: it is counted
             while it is there, or never.
         since: also count rows newer than that transaction.
+        locks: False leaves out all that cannot be read without a lock on a user's relation.
     """
     held = rows(
         session,
@@ -175,10 +176,10 @@ def read_state(session: Session, *, counted: Counted, since: str = "") -> State:
     ).fetchone() or ("", 0)
     return State(
         database=str(one(session, "SELECT current_database()")),
-        items=read_database(session),
+        items=read_database(session, locks=locks),
         tables=found,
         catalogs=_catalogs(session),
-        sequences=sequences(session),
+        sequences=sequences(session) if locks else {},
         transaction=str(one(session, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text")),
         reset=reset,
         rollbacks=rollbacks,
