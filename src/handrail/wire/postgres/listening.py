@@ -13,6 +13,7 @@ import secrets
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
+from handrail.errors import StoreError
 from handrail.plans.holding import Report
 from handrail.ports import Connection, Store
 from handrail.wire.ledger import Ledger, Refusal
@@ -148,9 +149,7 @@ class PostgresGuard:
                     await self._cancel(greeted)
                     pipe.transport.close()
                 else:
-                    self._ledger.tell(
-                        "bypass", "a client without the secret of this run was sent away"
-                    )
+                    self._ledger.tell("bypass", f"a client was sent away: {greeted.why}")
         except (TimeoutError, OSError):
             pipe.transport.close()
 
@@ -175,9 +174,12 @@ class PostgresGuard:
             transport.write(clients.frame_of(error))
             transport.close()
             return
-        except OSError as error:
+        except (OSError, StoreError) as error:
             transport.write(clients.error("FATAL", "08006", f"handrail: the server: {error}"))
             transport.close()
+            return
+        if transport.is_closing():  # meanwhile the client has gone
+            opened.transport.abort()
             return
         self._join(client, opened)
 
@@ -193,6 +195,8 @@ class PostgresGuard:
         """Return the settings that the server's side begins with."""
         given = {k: v for k, v in client.parameters.items() if k not in {"user", "database"}}
         if self._ledger.limits.mode != "observe":
+            # In other letters it is the same setting to the server, and the last one counts.
+            given = {k: v for k, v in given.items() if k.lower() != _READING_DEFAULT}
             # As the session's own default: RESET and DISCARD come back to it.
             given[_READING_DEFAULT] = "on"
         return given
@@ -207,7 +211,7 @@ class PostgresGuard:
             else {}
         )
         hello = clients.ok() + b"".join(clients.status(n, v) for n, v in shown.items())
-        hello += clients.key_data(opened.pid, key) + clients.ready(ord("I"))
+        hello += opened.notices + clients.key_data(opened.pid, key) + clients.ready(ord("I"))
         transport = client.pipe.transport
         database = client.parameters.get("database", self._server.database)
         session = Session(self._rules, transport, opened.transport, opened.statuses, database)
@@ -218,6 +222,8 @@ class PostgresGuard:
         transport.set_protocol(session)
         opened.transport.set_protocol(session.link)
         transport.write(hello)
+        if opened.leftover:
+            session.link.data_received(opened.leftover)
         opened.transport.resume_reading()
         transport.resume_reading()
         if left:
