@@ -1,4 +1,4 @@
-"""A guarded PostgreSQL database for tests: real psql and psycopg on one side, a server on the other."""
+"""A guarded PostgreSQL database for tests: real clients on one side, a real server on the other."""
 
 from __future__ import annotations
 

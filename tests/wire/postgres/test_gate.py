@@ -51,9 +51,12 @@ def test_rows_of_a_function_count(database: Database) -> None:
         "CREATE FUNCTION tidy() RETURNS int LANGUAGE plpgsql AS"
         " $$ BEGIN DELETE FROM notes; RETURN 1; END $$"
     )
-    with database.guarded(hold(budget(delete_notes=49))) as guarded, guarded.connect() as client:
-        with pytest.raises(psycopg.Error, match="delete table notes 50 rows; budget 49"):
-            client.execute("SELECT tidy()")
+    with (
+        database.guarded(hold(budget(delete_notes=49))) as guarded,
+        guarded.connect() as client,
+        pytest.raises(psycopg.Error, match="delete table notes 50 rows; budget 49"),
+    ):
+        client.execute("SELECT tidy()")
     with database.guarded(hold(budget(delete_notes=50))) as guarded, guarded.connect() as client:
         assert client.execute("SELECT tidy()").fetchall() == [(1,)]
     assert database.counts()["notes"] == 0
@@ -113,9 +116,12 @@ def test_a_drop_that_was_not_rehearsed_is_held(database: Database) -> None:
         "CREATE FUNCTION reset() RETURNS void LANGUAGE plpgsql AS"
         " $$ BEGIN EXECUTE 'DROP TABLE ' || 'notes'; END $$"
     )
-    with database.guarded(hold(budget(delete_devices=20))) as guarded, guarded.connect() as client:
-        with pytest.raises(psycopg.Error, match="drop table notes 50 rows, not in rehearsal"):
-            client.execute("SELECT reset()")
+    with (
+        database.guarded(hold(budget(delete_devices=20))) as guarded,
+        guarded.connect() as client,
+        pytest.raises(psycopg.Error, match="drop table notes 50 rows, not in rehearsal"),
+    ):
+        client.execute("SELECT reset()")
     assert database.counts()["notes"] == 50
 
 
@@ -127,9 +133,12 @@ def test_deferred_triggers_are_brought_forward(database: Database) -> None:
         "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON devices DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW EXECUTE FUNCTION later()"
     )
-    with database.guarded(hold(budget(update_devices=2))) as guarded, guarded.connect() as client:
-        with pytest.raises(psycopg.Error, match="delete table readings 60 rows"):
-            client.execute("UPDATE devices SET seen = 2 WHERE id <= 2")
+    with (
+        database.guarded(hold(budget(update_devices=2))) as guarded,
+        guarded.connect() as client,
+        pytest.raises(psycopg.Error, match="delete table readings 60 rows"),
+    ):
+        client.execute("UPDATE devices SET seen = 2 WHERE id <= 2")
     assert database.counts()["readings"] == 600
 
 

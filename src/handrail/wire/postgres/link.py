@@ -168,7 +168,7 @@ class Link(asyncio.Protocol):
 
     # --- receiving -----------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:  # noqa: C901, PLR0912  the hot loop: a call costs
+    def data_received(self, data: bytes) -> None:  # noqa: C901  the hot loop: a call costs
         """Give each frame to the answer that it belongs to."""
         if self.raw is not None:
             self.raw.write(data)
@@ -233,7 +233,7 @@ class Link(asyncio.Protocol):
 
     def _special(self, answer: Answer, kind: int, frame: bytes) -> bool:
         """Look at one frame; return whether it goes with the rest of its answer."""
-        if answer.last:
+        if answer.last and kind not in {_READY, _STATUS, _NOTICE}:
             self._show_last(answer)
         if kind == _READY:
             answer.state = frame[5]

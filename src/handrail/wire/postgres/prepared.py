@@ -24,6 +24,9 @@ class Prepared:
         self._classify = classify
         self._statements: dict[bytes, Statements] = {}
         self._portals: dict[bytes, Statements] = {}
+        # What each Execute of the group taken last runs, by its position: a name may be bound anew
+        # within a group.
+        self.executed: dict[int, Statements] = {}
 
     def take(self, group: Sequence[Frame]) -> Statements:
         """Note what a group prepares, binds and closes; return what it executes, in order.
@@ -33,8 +36,8 @@ class Prepared:
         """
         if group[0].kind == _Q:
             return self._classify(frames.text(group[0].body)[0])
-        found: list[Statement] = []
-        for frame in group:
+        self.executed = {}
+        for position, frame in enumerate(group):
             if frame.kind == _P:
                 self._prepare(frame.body)
             elif frame.kind == _B:
@@ -42,15 +45,12 @@ class Prepared:
                 name, _ = frames.text(frame.body, after)
                 self._portals[portal] = self._statements.get(name, (UNKNOWN,))
             elif frame.kind == _E:
-                found += self.executed(frame)
+                portal, _ = frames.text(frame.body)
+                self.executed[position] = self._portals.get(portal, (UNKNOWN,))
             elif frame.kind == _C:
                 name, _ = frames.text(frame.body, 1)
                 (self._statements if frame.body[:1] == b"S" else self._portals).pop(name, None)
-        return tuple(found)
-
-    def executed(self, execute: Frame) -> Statements:
-        """Return what an Execute runs."""
-        return self._portals.get(frames.text(execute.body)[0], (UNKNOWN,))
+        return tuple(s for statements in self.executed.values() for s in statements)
 
     def _prepare(self, body: bytes) -> None:
         name, after = frames.text(body)

@@ -219,7 +219,7 @@ class Session(asyncio.Protocol):
             if answer.again:
                 self._serve_soon(group, statements, again=True)
                 return
-            transactions.state = answer.state or transactions.state
+            transactions.follow(answer)
             transactions.count(statements, answer)
             self._rest()
 
@@ -333,10 +333,10 @@ class Session(asyncio.Protocol):
         if kind == "begin":
             return await self._run_begin(data, unit[0])
         if kind == "commit":
-            return await self._run_commit(data, unit[0])
+            return await self._run_commit(data)
         if kind == "rollback":
             worked = self._transactions.note(await self.link.give(data))
-            self._transactions.rolled_back(unit[0])
+            self._transactions.rolled_back()
             return worked
         idle = self._transactions.state == IDLE
         if kind in {"alone", "two-phase"} and idle:
@@ -401,15 +401,15 @@ class Session(asyncio.Protocol):
             await transactions.began(statement)
         return True
 
-    async def _run_commit(self, data: bytes, statement: Statement) -> bool:
+    async def _run_commit(self, data: bytes) -> bool:
         transactions = self._transactions
         transactions.show_kept()
         if transactions.open is None or transactions.state != OPEN:
             worked = transactions.note(await self.link.give(data))
             if transactions.state == IDLE:
-                transactions.rolled_back(statement)
+                transactions.rolled_back()
             return worked
-        return await transactions.commit(data, statement)
+        return await transactions.commit(data)
 
     def _note(self, answer: Answer, unit: Statements) -> bool:
         if any(s.template[:10].upper().startswith(("DISCARD", "DEALLOCATE")) for s in unit):
@@ -503,8 +503,8 @@ class Session(asyncio.Protocol):
             await self._transactions.begin_ours()
         part: list[Frame] = []
         worked = True
-        for frame in group[:-1]:
-            statement = self._prepared.executed(frame)[0] if frame.kind == _E else None
+        for position, frame in enumerate(group[:-1]):
+            statement = next(iter(self._prepared.executed.get(position, ())), None)
             if statement is not None and statement.kind == "commit":
                 worked = await self._part(part) and await self._commit_part(frame)
                 part = []

@@ -82,10 +82,18 @@ class Transactions:
         Raises:
             ConnectionResetError: the server is gone.
         """
-        self.state = answer.state or self.state
+        self.follow(answer)
         if self._link.closed:
             raise ConnectionResetError
         return answer.error is None
+
+    def follow(self, answer: Answer) -> None:
+        """Take over the state that the server said; a transaction nobody saw begin is gated too."""
+        self.state = answer.state or self.state
+        if self.state == IDLE:
+            return
+        if self.open is None:
+            self.open = Open(ours=False, acted=True, exact=None)
 
     def act(self, statements: Sequence[Statement], *, simply: bool) -> None:
         """Note that statements run in the open transaction; `simply`: one, executed once."""
@@ -140,7 +148,7 @@ class Transactions:
 
     # --- its end -------------------------------------------------------------------------------
 
-    async def commit(self, data: bytes, statement: Statement) -> bool:
+    async def commit(self, data: bytes) -> bool:
         """Gate the client's COMMIT, and send it; return whether it took effect."""
         refused = await self.judge()
         if refused is not None:
@@ -152,17 +160,16 @@ class Transactions:
         answer = await self._link.give(data)
         kept = self.note(answer) and answer.tag != "ROLLBACK"
         self._settle(kept=kept)
-        if statement.chains and self.state == OPEN:
-            self.open = Open(ours=False, base=self._seen)
+        if self.state == OPEN:  # AND CHAIN
+            self.open = Open(ours=False, base=self._seen, exact=None)
         return kept
 
-    def rolled_back(self, statement: Statement) -> None:
+    def rolled_back(self) -> None:
         """Note that the client's ROLLBACK has been answered."""
         self._settle(kept=False)
         self._dirty = True
-        if statement.chains and self.state == OPEN:
-            self.open = Open(ours=False)
-            self.open.exact = None
+        if self.state == OPEN:  # AND CHAIN
+            self.open = Open(ours=False, exact=None)
 
     async def end_ours(self) -> None:
         """Let what a transaction of ours did take effect where the gate lets it."""
