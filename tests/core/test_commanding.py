@@ -9,7 +9,7 @@ import pytest
 
 from handrail.core import commanding, records
 from handrail.core.commanding import Asked, Guarded
-from handrail.core.together import Part
+from handrail.core.guarding import Part
 from handrail.core.world import World
 from handrail.errors import ScriptError, StoreError, UsageError
 from handrail.plans.effect import Effect
@@ -28,7 +28,7 @@ def run(fake: FakeWorld, *, environment: dict[str, str] | None = None, **asked: 
     """Run `trim.sh` behind a guard of the pilot's database."""
     wanted = Asked(("trim.sh", "--all"), fake.root, Limits())
     world: World = replace(fake.world(), environment=environment or {})
-    return commanding.run(world, [fake.store], replace(wanted, **asked), fake.talk)
+    return commanding.run(world, fake.store, replace(wanted, **asked), fake.talk)
 
 
 def kinds(fake: FakeWorld) -> list[str]:

@@ -77,7 +77,11 @@ TRIM = "DELETE FROM sessions WHERE id > 5"
 
 @dataclass
 class FakeWorld:
-    """A world of fakes, with what a test needs to change about it."""
+    """A world of fakes, with what a test needs to change about it.
+
+    Attributes:
+        more: other stores than the pilot's, by name.
+    """
 
     root: Path
     clock: FakeClock
@@ -94,6 +98,7 @@ class FakeWorld:
     talk: QuietTalk = field(default_factory=QuietTalk)
     guards: FakeGuards = field(default_factory=FakeGuards)
     watched: list[tuple[Path, int]] = field(default_factory=list)
+    more: dict[str, FakeStore] = field(default_factory=dict)
 
     def world(self, person: str = ANA) -> World:
         """Return the ports, as a person has them."""
@@ -183,7 +188,7 @@ class FakeWorld:
             path.chmod(0o755)
 
     def _open(self, resource: Resource) -> Store:
-        return self.store
+        return self.more.get(resource.name, self.store)
 
     @contextmanager
     def _watch(self, at: Path, deadline_s: int) -> Iterator[None]:

@@ -68,21 +68,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Run the command behind its guards, and report."""
-    from handrail.core import commanding
+    from handrail.core import commanding, together
 
     options = call.options
     if not options.command:
         raise UsageError("usage", "which command?", hint="handrail guard ... -- COMMAND")
-    stores = _stores(call)
+    store = _store(call)
     asked = commanding.Asked(
         argv=tuple(options.command),
         cwd=Path.cwd(),
-        limits=_limits(call, tuple(store.resource for store in stores)),
+        limits=_limits(call, tuple(part.resource for part in together.parts_of(store))),
         open_network=options.open_network,
         # With --json stdout is the report's: the command's output then goes to stderr.
         inherits=not options.json,
     )
-    guarded = commanding.run(call.world, stores, asked, _Passing(call))
+    guarded = commanding.run(call.world, store, asked, _Passing(call))
     if options.write_budget:
         _write_budget(Path(options.write_budget), guarded)
     _show(call, guarded)
@@ -112,8 +112,8 @@ class _Passing:
         return otherwise
 
 
-def _stores(call: Call) -> list[Store]:
-    from handrail.core import commanding
+def _store(call: Call) -> Store:
+    from handrail.core import commanding, together
 
     options = call.options
     found: list[Resource] = [_declared(call, name) for name in options.store]
@@ -128,7 +128,9 @@ def _stores(call: Call) -> list[Store]:
             "which store is to be guarded?",
             hint="handrail guard --postgres URL -- COMMAND",
         )
-    return [call.world.open_store(resource) for resource in found]
+    stores = [call.world.open_store(resource) for resource in found]
+    names = "+".join(resource.name for resource in found)
+    return stores[0] if len(stores) == 1 else together.Together(f"store/{names}", stores)
 
 
 def _declared(call: Call, name: str) -> Resource:

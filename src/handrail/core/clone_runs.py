@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from handrail.core import backups, guarding, scripts
+from handrail.core import backups, guarding, scripts, together
 from handrail.core.deciding import Decided
 from handrail.core.world import Talk, World
 from handrail.errors import RefusedError, StoreError
@@ -79,10 +79,9 @@ def run_script(
     hearing = guarding.Hearing(
         lambda event: rehearsal.note("guard-event", event=event), rehearsal.talk
     )
-    with world.open_guard(clone, limits, observed, private, hearing) as guard:
-        finished, report = guarding.attend(
+    with guarding.opened(world, clone, limits, observed, private, hearing) as guard:
+        finished, reports = guarding.attend(
             guard,
-            clone,
             lambda connection: world.processes.run(
                 _command(rehearsal, target, connection, undo=undo),
                 lambda _: None,
@@ -101,7 +100,7 @@ def run_script(
             f"after {duration(rehearsal.decided.declared.policy.clone_age_s)}",
             hint="if that is too short: `rehearsal: {clone-deadline: ...}` in policy.yaml",
         )
-    return finished, report
+    return finished, guarding.one_report(clone, reports)
 
 
 def _command(
@@ -109,12 +108,12 @@ def _command(
 ) -> Command:
     world, decided = rehearsal.world, rehearsal.decided
     real = target.connection()
-    file, copy = real.parts.get("path"), connection.parts.get("path")
+    own = [part.connection() for part in together.parts_of(target)]
     token = f"rehearsal-{rehearsal.id}"
     confine = Confine(
         writable=(*connection.paths, scripts.home_of(world, token)),
-        replaced=((Path(file), Path(copy)),) if file and copy else (),
-        hidden=(world.state, *(real.paths if not file else ())),
+        replaced=guarding.replaced(real, connection),
+        hidden=(world.state, *guarding.socket_folders(own)),
         sockets=connection.sockets,
     )
     return scripts.command(

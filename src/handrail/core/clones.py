@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from handrail.core import records, scripts
+from handrail.core import records, scripts, together
 from handrail.core.world import World
 from handrail.errors import Place, StoreError
 from handrail.estate.model import Address, Resource, StoreSettings
@@ -99,6 +99,10 @@ def _discard(at: Path, store: Store) -> None:
 def _of_kind(world: World, at: Path) -> Store:
     """Return a store of the clone's kind: `discard` needs no target."""
     kind = at.name.partition("-")[0]
+    return together.of_kind(world, at, _one_of) if kind == together.KIND else _one_of(world, kind)
+
+
+def _one_of(world: World, kind: str) -> Store:
     address = Address(value="postgresql:///postgres" if kind == "postgres" else "/nonexistent")
     settings = StoreSettings(kind, address, "lossy", (), "", None)
     return world.open_store(Resource("store", "clone", Place("clone"), store=settings))

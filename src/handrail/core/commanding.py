@@ -13,11 +13,11 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from handrail.core import guarding, scripts, together
-from handrail.core.together import Part
+from handrail.core.guarding import Guard, Part
 from handrail.core.world import Talk, World
 from handrail.errors import Place, ScriptError, StoreError, UsageError
 from handrail.estate.checking import holds_password
@@ -25,7 +25,7 @@ from handrail.estate.model import Address, Resource, StoreSettings
 from handrail.plans.canonical import plain
 from handrail.plans.effect import Effect, worst_first
 from handrail.plans.holding import Event, Limits, Report, Stop
-from handrail.ports import Command, Confine, Connection, Finished, Store
+from handrail.ports import Command, Connection, Finished, Store
 
 # What libpq takes a connection from; options that only shape a session (PGTZ) stay.
 _LIBPQ = re.compile(
@@ -95,23 +95,23 @@ def without_port(tail: str) -> str:
     return tail.rpartition("@")[2].partition(":")[0]
 
 
-def run(world: World, stores: Sequence[Store], asked: Asked, talk: Talk) -> Guarded:
-    """Run a command behind a guard of each store, and return what came of it.
+def run(world: World, store: Store, asked: Asked, talk: Talk) -> Guarded:
+    """Run a command behind a guard of a store, or of several, and return what came of it.
 
     Raises:
         StoreError: a store does not answer, or has no guard.
         ScriptError: the command could not be started.
         UsageError: a secret of a store stands in the command's arguments, or it does not exist.
     """
-    _refuse_secrets(stores, asked.argv)
+    _refuse_secrets(store, asked.argv)
     name = world.ids.new()[:8]
     folder = world.state / "guards" / name
     folder.mkdir(parents=True, mode=0o700)
     chain = f"guard-{name}"
-    told = {"command": asked.argv[0], "stores": [store.resource for store in stores]}
+    told = {"command": asked.argv[0], "store": store.resource}
     world.journal.append(chain, "opened", told | {"mode": asked.limits.mode})
     try:
-        guarded = _run(world, stores, asked, talk, folder, chain)
+        guarded = _run(world, store, asked, talk, folder, chain)
     except BaseException as error:
         world.journal.append(chain, "failed", {"error": type(error).__name__})
         raise
@@ -124,44 +124,33 @@ def run(world: World, stores: Sequence[Store], asked: Asked, talk: Talk) -> Guar
         world.journal.close(chain)
 
 
-def _run(
-    world: World, stores: Sequence[Store], asked: Asked, talk: Talk, folder: Path, chain: str
-) -> Guarded:
-    befores = [folder / "before" / str(number) for number in range(len(stores))]
-    for store, before in zip(stores, befores, strict=True):
-        before.mkdir(parents=True, mode=0o700)
-        store.observe(before)
+def _run(world: World, store: Store, asked: Asked, talk: Talk, folder: Path, chain: str) -> Guarded:
+    before, private = folder / "before", folder / "guard"
+    for made in (before, private):
+        made.mkdir(mode=0o700)
+    store.observe(before)
     hearing = guarding.Hearing(
         lambda event: world.journal.append(chain, "guard-event", plain(event)),  # type: ignore[arg-type]  # a dataclass is a mapping
         talk,
     )
-    private = folder / "guard"
-    private.mkdir(mode=0o700)
-    with together.guarded(world, stores, asked.limits, befores, private, hearing) as parts:
-        connection = together.joined([part.guard.connection() for part in parts])
-        command = _command(world, parts, connection, asked, folder, chain)
+    with guarding.opened(world, store, asked.limits, before, private, hearing) as guard:
         for word in asked.argv:
             if holds_password(word):
                 hearing(Event("bypass", "an address with a password is among the arguments"))
-        finished = _attend(world, command, talk)
-        tried = () if finished.confined else guarding.attempts(finished)
-        for event in tried:
-            hearing(event)
-        ended_well = finished.ended == "exited" and finished.exit_code == 0
-        reports = together.settle(parts, keep_copies=ended_well)
+        finished, reports = guarding.attend(
+            guard,
+            lambda connection: _attend(
+                world, _command(world, guard, connection, asked, folder, chain), talk
+            ),
+            hearing,
+        )
     hearing.check()
-    reports = tuple(_with_cage(report, finished) for report in reports)
-    reports = (replace(reports[0], events=(*reports[0].events, *tried)), *reports[1:])
     effects = [
         effect
-        for store, before, report in zip(stores, befores, reports, strict=True)
-        for effect in _done(store, before, report)
+        for number, (part, report) in enumerate(zip(together.parts_of(store), reports, strict=True))
+        for effect in _done(part, together.folder_of(store, number, before), report)
     ]
     return Guarded(finished, reports, worst_first(effects))
-
-
-def _with_cage(report: Report, finished: Finished) -> Report:
-    return replace(report, avoidable=report.avoidable or finished.confined)
 
 
 def _done(store: Store, before: Path, report: Report) -> tuple[Effect, ...]:
@@ -182,16 +171,9 @@ def _attend(world: World, command: Command, talk: Talk) -> Finished:
 
 
 def _command(
-    world: World,
-    parts: Sequence[Part],
-    connection: Connection,
-    asked: Asked,
-    folder: Path,
-    chain: str,
+    world: World, guard: Guard, connection: Connection, asked: Asked, folder: Path, chain: str
 ) -> Command:
-    real = [part.store.connection() for part in parts]
-    environment = inherited(world.environment, parts) | dict(connection.environment)
-    cage = None if asked.open_network else _cage(world, parts, connection, real)
+    environment = inherited(world.environment, guard.parts) | dict(connection.environment)
     return Command(
         argv=(str(_program(world, asked)), *asked.argv[1:]),
         cwd=asked.cwd,
@@ -199,26 +181,8 @@ def _command(
         timeout_s=_NO_TIMEOUT_S,
         output=folder / "output.log",
         reserve_bytes=0,
-        confine=cage,
+        confine=None if asked.open_network else guarding.cage(world, guard.store, connection),
         inherits=asked.inherits,
-    )
-
-
-def _cage(
-    world: World, parts: Sequence[Part], connection: Connection, real: Sequence[Connection]
-) -> Confine:
-    replaced = [
-        (Path(own.parts["path"]), Path(part.guard.connection().parts["path"]))
-        for own, part in zip(real, parts, strict=True)
-        if part.is_copy and Path(own.parts["path"]).is_dir()
-    ]
-    sockets = [path for one in real if not one.parts.get("path") for path in one.paths]
-    return Confine(
-        writable=connection.paths,
-        replaced=tuple(replaced),
-        hidden=(world.state, *sockets),
-        sockets=connection.sockets,
-        network_only=True,
     )
 
 
@@ -289,12 +253,11 @@ def _same_server(one: str, other: str) -> bool:
     return places[0] == places[1]
 
 
-def _refuse_secrets(stores: Sequence[Store], argv: Sequence[str]) -> None:
-    for store in stores:
-        for secret in store.connection().secrets:
-            if secret and any(secret in word for word in argv):
-                raise UsageError(
-                    "usage",
-                    f"a secret of {store.resource} stands among the command's arguments",
-                    hint="leave the address out: the command finds the guard's in its environment",
-                )
+def _refuse_secrets(store: Store, argv: Sequence[str]) -> None:
+    for secret in store.connection().secrets:
+        if secret and any(secret in word for word in argv):
+            raise UsageError(
+                "usage",
+                f"a secret of {store.resource} stands among the command's arguments",
+                hint="leave the address out: the command finds the guard's in its environment",
+            )

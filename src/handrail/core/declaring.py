@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from handrail.core import together
 from handrail.core.world import Declared, Kit
 from handrail.errors import DeclarationError, DeclarationErrors, Place, UsageError
 from handrail.estate import checking
@@ -94,6 +95,13 @@ def find_target(estate: Estate, operation: Operation, on: str | None) -> Resourc
     Raises:
         UsageError: there is none, or more than one.
     """
+    # A run on several stores is recorded under all their names.
+    found = _one_target(estate, operation, on.partition("+")[0] if on and operation.also else on)
+    also = [estate.resources[ref] for ref in operation.also if ref != found.ref]
+    return together.joined(found, also, estate) if also else found
+
+
+def _one_target(estate: Estate, operation: Operation, on: str | None) -> Resource:
     if on is None:
         return _only(estate, operation)
     for ref in (on, f"store/{on}"):

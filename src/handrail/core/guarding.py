@@ -4,28 +4,32 @@ Rules:
 - A script reaches its store through the guard alone, where this machine can see to that; where it
   cannot, what the guard counted is not all that the script may have done.
 - What waited for the script's end takes effect only when the script ended well.
+- Several stores have one budget; each guard is held to its own part of it, and what was copied is
+  swapped in last, and not at all where any part was stopped.
 - An event is journalled when it happens, from whatever thread it comes; one that cannot be
   journalled ends the run as soon as the script has ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 
-from handrail.core import scripts
+from handrail.core import scripts, together
 from handrail.core.world import Talk, World
 from handrail.errors import JournalError, StoreError
 from handrail.plans import budget as budgets
-from handrail.plans.effect import Effect
+from handrail.plans.effect import Effect, worst_first
 from handrail.plans.holding import Event, Limits, Report
 from handrail.plans.model import Plan
 from handrail.plans.policy import Policy
 from handrail.ports import Confine, Connection, Finished, Store, StoreGuard
 
 OBSERVED = "observed only"
+SWAPPED = "copied and swapped in"
 _TOLD = 20
 
 
@@ -89,47 +93,136 @@ def limits_of(plan: Plan, policy: Policy, *, undo: bool = False) -> Limits:
     )
 
 
-def attend(
-    guard: StoreGuard,
+@dataclass(frozen=True)
+class Part:
+    """One store and its guard."""
+
+    store: Store
+    guard: StoreGuard
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the script works on a copy, of which nothing takes effect before the swap."""
+        own = self.store.connection().parts.get("path")
+        return bool(own) and self.guard.connection().parts.get("path") != own
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What stands between a script and its store, or several: nothing beyond its limits passes."""
+
+    store: Store
+    parts: tuple[Part, ...]
+
+    def connection(self) -> Connection:
+        """Return how the script reaches them: through their guards alone."""
+        found = [(part.store.resource, part.guard.connection()) for part in self.parts]
+        return together.joined_connection(found) if len(found) > 1 else found[0][1]
+
+    def settle(self, *, keep_copies: bool) -> tuple[Report, ...]:
+        """Settle every part, servers first; return their reports in the order of the parts.
+
+        Args:
+            keep_copies: whether what was copied may be swapped in, so far as nothing was stopped.
+
+        Raises:
+            StoreError: one of them could not be settled.
+        """
+        reports: dict[int, Report] = {}
+        is_stopped = False
+        for number, part in sorted(enumerate(self.parts), key=lambda one: (one[1].is_copy, one[0])):
+            if part.is_copy and (is_stopped or not keep_copies):
+                reports[number] = Report(part.store.resource, SWAPPED)
+            else:
+                reports[number] = part.guard.settle()
+            is_stopped = is_stopped or reports[number].stop is not None
+        return tuple(reports[number] for number in sorted(reports))
+
+
+@contextmanager
+def opened(
+    world: World,
     store: Store,
+    limits: Limits,
+    before: Path,
+    folder: Path,
+    hear: Callable[[Event], None],
+) -> Iterator[Guard]:
+    """Stand between a script and a store, or the several that it is, while it is held.
+
+    Args:
+        world: the ports.
+        store: the target, or a clone of it.
+        limits: what the script is held to, over all stores.
+        before: the folder of `store.observe`.
+        folder: an empty private folder to work in.
+        hear: told each event, from any thread.
+
+    Raises:
+        StoreError: a store does not answer, or has no guard.
+    """
+    with ExitStack() as held:
+        parts = []
+        for number, one in enumerate(together.parts_of(store)):
+            private = folder / str(number)
+            private.mkdir(mode=0o700)
+            observed = together.folder_of(store, number, before)
+            guard = world.open_guard(one, limits, observed, private, hear)
+            parts.append(Part(one, held.enter_context(guard)))
+        yield Guard(store, tuple(parts))
+
+
+def one_report(store: Store, reports: Sequence[Report]) -> Report:
+    """Return the reports of a script's stores as one, which says of each how it was held."""
+    if len(reports) == 1:
+        return reports[0]
+    limited = all(report.role == "limited" for report in reports)
+    return Report(
+        store.resource,
+        "; ".join(f"{report.resource} {report.how}" for report in reports),
+        worst_first(effect for report in reports for effect in report.effects),
+        next((report.stop for report in reports if report.stop), None),
+        tuple(event for report in reports for event in report.events),
+        tuple(dict.fromkeys(one for report in reports for one in report.trace)),
+        tuple(dict.fromkeys(one for report in reports for one in report.unheld)),
+        sum(report.kept for report in reports),
+        "limited" if limited else "own",
+        "; ".join(dict.fromkeys(report.avoidable for report in reports if report.avoidable)),
+    )
+
+
+def attend(
+    guard: Guard,
     run: Callable[[Connection], Finished],
     hear: Callable[[Event], None],
     *,
     always: bool = False,
-) -> tuple[Finished, Report]:
-    """Let a script run behind `guard`, and return how it ended and what it did.
+) -> tuple[Finished, tuple[Report, ...]]:
+    """Let a script run behind `guard`; return how it ended, and what it did to each store.
 
     Args:
         guard: held by the caller.
-        store: what it guards.
         run: runs the script with the guard's connection, to the end of all that it started.
         hear: told what a caged script tried to reach besides its guard.
         always: what waited for the script's end takes effect although the script failed: for a
             rehearsal, which wants to know.
     """
-    connection = guard.connection()
-    finished = run(connection)
+    finished = run(guard.connection())
     tried = () if finished.confined else attempts(finished)
     for event in tried:
         hear(event)
     ended_well = finished.ended == "exited" and finished.exit_code == 0
-    if _is_copy(connection, store) and not ended_well and not always:
-        return finished, Report(store.resource, "copied and swapped in", events=tried)
     try:
-        report = guard.settle()
+        reports = guard.settle(keep_copies=ended_well or always)
     except StoreError as error:
         event = Event("refused", f"it could not be settled: {error.message}")
         hear(event)
-        report = Report(store.resource, OBSERVED, events=(*tried, event))
-        return replace(finished, ended="not-settled"), report
-    avoidable = report.avoidable or finished.confined
-    return finished, replace(report, events=(*report.events, *tried), avoidable=avoidable)
-
-
-def _is_copy(connection: Connection, store: Store) -> bool:
-    """Whether the script works on a copy, of which nothing takes effect before the swap."""
-    own = store.connection().parts.get("path")
-    return bool(own) and connection.parts.get("path") != own
+        failed = [Report(part.store.resource, OBSERVED) for part in guard.parts]
+        failed[0] = replace(failed[0], events=(*tried, event))
+        return replace(finished, ended="not-settled"), tuple(failed)
+    caged = [replace(one, avoidable=one.avoidable or finished.confined) for one in reports]
+    caged[0] = replace(caged[0], events=(*caged[0].events, *tried))
+    return finished, tuple(caged)
 
 
 def attempts(finished: Finished) -> tuple[Event, ...]:
@@ -137,19 +230,41 @@ def attempts(finished: Finished) -> tuple[Event, ...]:
     return tuple(Event("bypass", f"tried to reach {what}") for what in finished.reached)
 
 
-def cage(world: World, store: Store, connection: Connection, token: str) -> Confine:
-    """Return what keeps a run's script to its guard: files as usual, no other way to the store."""
+def cage(world: World, store: Store, connection: Connection, token: str = "") -> Confine:
+    """Return what keeps a script to its guard: files as usual, no other way to the store.
+
+    Args:
+        world: the ports.
+        store: the real one.
+        connection: the guard's.
+        token: of the run, whose script has a home of its own; empty for a person's command.
+    """
     real = store.connection()
-    own, copy = real.parts.get("path"), connection.parts.get("path")
-    replaces = own and copy and own != copy and Path(own).is_dir()
+    own = [one.connection() for one in together.parts_of(store)]
     return Confine(
-        writable=(*connection.paths, scripts.home_of(world, token)),
+        writable=(*connection.paths, *((scripts.home_of(world, token),) if token else ())),
         # A file cannot be replaced alone: what is written beside it would be lost with the copy.
-        replaced=((Path(own), Path(copy)),) if own and copy and replaces else (),
-        hidden=(world.state, *(real.paths if not own else ())),
+        replaced=tuple(pair for pair in replaced(real, connection) if pair[0].is_dir()),
+        hidden=(world.state, *socket_folders(own)),
         sockets=connection.sockets,
         network_only=True,
     )
+
+
+def replaced(real: Connection, copy: Connection) -> tuple[tuple[Path, Path], ...]:
+    """Return which path of a store stands for which other one of its copy."""
+    found = [
+        (path, copy.parts.get(part, ""))
+        for part, path in real.parts.items()
+        if part == "path" or part.endswith(".path")
+    ]
+    pairs = [(Path(path), Path(other)) for path, other in found if path and other]
+    return tuple(dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]))
+
+
+def socket_folders(connections: Iterable[Connection]) -> tuple[Path, ...]:
+    """Return the folders of real servers' sockets, which must be out of a script's sight."""
+    return tuple(path for one in connections if not one.parts.get("path") for path in one.paths)
 
 
 def is_exact(report: Report | None) -> bool:
@@ -168,6 +283,6 @@ def done(measured: tuple[Effect, ...], report: Report | None) -> tuple[Effect, .
 
 def counted(report: Report) -> tuple[Effect, ...]:
     """Return the rows that a guard counted in a rehearsal; empty where it only looked on."""
-    if report.how == OBSERVED:
+    if OBSERVED in report.how:
         return ()
     return tuple(effect for effect in report.effects if effect.verb in budgets.COUNTED)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
-from handrail.core import records
+from handrail.core import records, together
 from handrail.core.world import World
 from handrail.errors import HandrailError, KeysError
 from handrail.estate.model import Resource
@@ -52,7 +52,7 @@ def observe(
     material = materials.read(world.root, operation)
     paths = materials.paths(operation, material)
     reader = _Reader()
-    store = reader.read("store", lambda: world.open_store(resource))
+    store = reader.read("store", lambda: together.opened(world, resource))
     identity = reader.read("identity", store.identify) if store else None
     answers = store if identity else None
     rehearsal = None
@@ -68,8 +68,8 @@ def observe(
         cannot_restore=(reader.read("restore", answers.can_restore) or "") if answers else "",
         # What is not rehearsed is not run behind a guard that knows its budget: nobody asks yet.
         avoidable=world.processes.can_confine() if rehearsal else "",
-        holder=world.locks.holder(resource.ref) or "",
-        unfinished=records.unfinished(world.journal, resource.ref),
+        holder=next(filter(None, map(world.locks.holder, together.refs(resource))), ""),
+        unfinished=records.unfinished(world.journal, *together.refs(resource)),
         commit=reader.read("commit", lambda: world.repository.commit(paths) or "") or "",
         uncommitted=reader.read("changes", lambda: world.repository.uncommitted(paths)) or (),
         change=reader.read("last change", lambda: _change(world, operation.argv[0])),

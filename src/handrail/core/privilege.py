@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from handrail.core import together
 from handrail.core.clone_runs import Rehearsing, effects_of, ending, run_script
 from handrail.errors import ScriptError, StoreError
 from handrail.plans import budget as budgets
@@ -55,8 +56,9 @@ def limit(
 
 def _hindrance(clone: Store, measured: Rehearsal) -> str:
     """Return why a limited role cannot be tried; empty when it can."""
-    if clone.kind not in KINDS:
-        return f"a store of kind {clone.kind} has no roles"
+    for part in together.parts_of(clone):
+        if part.kind not in KINDS:
+            return f"a store of kind {part.kind} has no roles"
     if measured.ended != "exited" or measured.exit_code != 0:
         return "it failed in rehearsal"
     others = [effect for effect in measured.effects if effect.verb not in _ROWS]

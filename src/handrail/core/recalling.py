@@ -48,7 +48,8 @@ def recorded(world: World, declared: Declared, number: int, on: str | None) -> D
             error.code, error.message, hint=f"say where it is: --on {plan.target.kind} URL or file"
         ) from error
     # Its own name, wherever it is now: effects and budget are told by it.
-    resource: Resource = replace(found, name=request.target.partition("/")[2])
+    name = request.target.partition("/")[2]
+    resource: Resource = found if found.parts else replace(found, name=name)
     return Decided(plan, operation, resource, declared)
 
 

@@ -57,12 +57,11 @@ def run_chain(number: int) -> str:
     return f"run-{number}"
 
 
-def unfinished(journal: Journal, resource: str) -> tuple[int, ...]:
-    """Return the run on `resource` that was begun and not ended; empty when there is none."""
-    last = journal.last(f"resource-{resource}")
-    if last is None or last.kind == "run-ended":
-        return ()
-    return (int(body(last)["run"]),)
+def unfinished(journal: Journal, *resources: str) -> tuple[int, ...]:
+    """Return the runs on `resources` that were begun and not ended; empty when there is none."""
+    last = [journal.last(f"resource-{resource}") for resource in resources]
+    open_runs = [body(one)["run"] for one in last if one and one.kind != "run-ended"]
+    return tuple(dict.fromkeys(int(run) for run in open_runs))
 
 
 def proof(journal: Journal, resource: str) -> Proof | None:

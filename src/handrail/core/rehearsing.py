@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from handrail.core import backups, clones, guarding, privilege, records
+from handrail.core import backups, clones, guarding, privilege, records, together
 from handrail.core.clone_runs import Rehearsing, effects_of, ending, run_script
 from handrail.core.deciding import Decided, again
 from handrail.core.world import Talk, World
@@ -105,7 +105,7 @@ def _begin(world: World, decided: Decided, talk: Talk) -> Rehearsing:
 
 def _rehearse(rehearsal: Rehearsing) -> Rehearsal:
     world, talk = rehearsal.world, rehearsal.talk
-    target = world.open_store(rehearsal.decided.resource)
+    target = together.opened(world, rehearsal.decided.resource)
     backup, backup_s = _back_up(rehearsal, target)
     policy = rehearsal.decided.declared.policy
     # The clone's keeper first: it also removes an opened backup when this process dies.
@@ -148,11 +148,12 @@ def _prove_distinct(target: Store, clone: Store, marker: str) -> None:
     Raises:
         RefusedError: it could be.
     """
-    real, copy = target.identify(), clone.identify()
-    if copy.marker != marker or real.marker or real.endpoint == copy.endpoint:
-        raise RefusedError(
-            "clone.not-distinct", f"{copy.endpoint} cannot be told from {real.endpoint}"
-        )
+    pairs = zip(together.parts_of(target), together.parts_of(clone), strict=True)
+    for real, copy in ((one.identify(), other.identify()) for one, other in pairs):
+        if copy.marker != marker or real.marker or real.endpoint == copy.endpoint:
+            raise RefusedError(
+                "clone.not-distinct", f"{copy.endpoint} cannot be told from {real.endpoint}"
+            )
 
 
 def _prove(

@@ -25,6 +25,7 @@ from handrail.core import (
     records,
     refusing,
     scripts,
+    together,
     undoing,
     watching,
 )
@@ -64,7 +65,7 @@ class Run:
         self._folder = world.state / "runs" / str(number)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._choice = choice or self._told.body("told").get("choice", "")
-        self._store: Store = world.open_store(decided.resource)
+        self._store: Store = together.opened(world, decided.resource)
 
     def note(self, kind: str, **values: object) -> None:
         """Write one record of this run."""
@@ -80,8 +81,8 @@ class Run:
         Raises:
             UsageError: the resource knows: there is nothing to resume.
         """
-        target = self._decided.plan.target.resource
-        if self._number not in records.unfinished(self._world.journal, target):
+        targets = together.refs(self._decided.resource)
+        if self._number not in records.unfinished(self._world.journal, *targets):
             raise UsageError(
                 "run.nothing",
                 f"run {self._number} has ended: {self.ended()}",
@@ -189,15 +190,16 @@ class Run:
         with ExitStack() as held:
             try:
                 guard = held.enter_context(
-                    self._world.open_guard(
-                        self._store, limits, self._folder / "before", private, hearing
+                    guarding.opened(
+                        self._world, self._store, limits, self._folder / "before", private, hearing
                     )
                 )
             except StoreError as error:
                 return self._end("refused", f"nothing was done: {error.message}")
-            finished, report = guarding.attend(guard, self._store, self._run_script, hearing)
+            finished, reports = guarding.attend(guard, self._run_script, hearing)
         hearing.check()
         step = self._decided.plan.steps[0]
+        report = guarding.one_report(self._store, reports)
         self.note("step-done", step=step.id, finished=finished, report=report)
         self._talk.end(
             "run",
@@ -461,9 +463,10 @@ class Run:
             backups.put_away(self._world, self._decided.declared, self._decided.resource, after)
         self._world.journal.close(self._chain)
         # The last word: until it is said, `resume` finds this run and says it.
-        resource = f"resource-{self._decided.plan.target.resource}"
         said = {"run": self._number, "outcome": ended.outcome}
-        self._world.journal.append(resource, "run-ended", said)
+        for ref in together.refs(self._decided.resource):
+            if self._number in records.unfinished(self._world.journal, ref):
+                self._world.journal.append(f"resource-{ref}", "run-ended", said)
         return ended
 
 

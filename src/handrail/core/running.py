@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from handrail.core import backups, deciding, records
+from handrail.core import backups, deciding, records, together
 from handrail.core.deciding import Decided
 from handrail.core.outcome import Outcome
 from handrail.core.run import Run
@@ -29,15 +29,16 @@ def begin(world: World, decided: Decided, talk: Talk) -> Outcome:
     plan = decided.plan
     deciding.insist(plan)
     target = plan.target.resource
-    with world.locks.hold(target, f"{world.person or 'somebody'}, {plan.request.operation}"):
-        open_runs = records.unfinished(world.journal, target)
+    who = f"{world.person or 'somebody'}, {plan.request.operation}"
+    with _held(world, decided, who):
+        open_runs = _open_runs(world, decided)
         if open_runs:
             raise _cut_off(open_runs[0], target)
         _forget_old(world, decided)
         number = world.journal.open_run()
         run = Run(world, number, decided, talk)
         run.note("opened", plan=plan, person=world.person)
-        world.journal.append(f"resource-{target}", "run-begun", {"run": number})
+        _begin(world, decided, number)
         with _saying_how_to_go_on(talk, number):
             return run.proceed()
 
@@ -58,17 +59,16 @@ def resume(world: World, number: int, decided: Decided, talk: Talk, *, choice: s
         WaitingError: the outcome of a step is unknown and somebody has to say what to do.
     """
     target = decided.plan.target.resource
-    with world.locks.hold(target, f"resume of run {number}"):
+    with _held(world, decided, f"resume of run {number}"):
         run = Run(world, number, decided, talk, choice=choice)
         if run.ended():
             return run.tell_resource()
         run.refuse_other_target()
-        open_runs = records.unfinished(world.journal, target)
+        open_runs = _open_runs(world, decided)
         if open_runs and number not in open_runs:
             raise _cut_off(open_runs[0], target)
         run.note("resumed", person=world.person)
-        if not open_runs:  # cut off between its first record and this one
-            world.journal.append(f"resource-{target}", "run-begun", {"run": number})
+        _begin(world, decided, number)  # it may have been cut off before
         with _saying_how_to_go_on(talk, number):
             return run.proceed()
 
@@ -84,16 +84,36 @@ def undo(
             irreversible; another store answers; or another run has to be resumed first.
     """
     target = decided.plan.target.resource
-    with world.locks.hold(target, f"undo of run {number}"):
+    with _held(world, decided, f"undo of run {number}"):
         run = Run(world, number, decided, talk)
         run.refuse_undo(lose_newer=lose_newer)
-        open_runs = records.unfinished(world.journal, target)
+        open_runs = _open_runs(world, decided)
         if open_runs:
             raise _cut_off(open_runs[0], target)
         run.note("undo-asked", person=world.person)
-        world.journal.append(f"resource-{target}", "run-begun", {"run": number})
+        _begin(world, decided, number)
         with _saying_how_to_go_on(talk, number):
             return run.undo("undone", f"asked for by {world.person or 'somebody'}")
+
+
+@contextmanager
+def _held(world: World, decided: Decided, who: str) -> Iterator[None]:
+    """Hold the target, and every store that it is made of, in one order for everybody."""
+    with ExitStack() as held:
+        for ref in sorted(together.refs(decided.resource)):
+            held.enter_context(world.locks.hold(ref, who))
+        yield
+
+
+def _open_runs(world: World, decided: Decided) -> tuple[int, ...]:
+    return records.unfinished(world.journal, *together.refs(decided.resource))
+
+
+def _begin(world: World, decided: Decided, number: int) -> None:
+    """Let every store know which run changes it. Twice equals once."""
+    for ref in together.refs(decided.resource):
+        if number not in records.unfinished(world.journal, ref):
+            world.journal.append(f"resource-{ref}", "run-begun", {"run": number})
 
 
 def _cut_off(number: int, target: str) -> RefusedError:

@@ -138,12 +138,13 @@ def _run_script(
         return world.processes.run(command, lambda _: None, talk.output)
 
     try:
-        with world.open_guard(store, limits, before, private, hearing) as guard:
-            finished, report = guarding.attend(guard, store, run, hearing)
+        with guarding.opened(world, store, limits, before, private, hearing) as guard:
+            finished, reports = guarding.attend(guard, run, hearing)
     finally:
         for made in (before, private):
             shutil.rmtree(made, ignore_errors=True)  # they may hold what the target does
     hearing.check()
+    report = guarding.one_report(store, reports)
     note("undo-ran", finished=finished, report=report)
     said = f"the undo script ended with {finished.ended} {finished.exit_code}"
     if report.stop is not None:

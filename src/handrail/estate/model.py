@@ -111,7 +111,11 @@ class StoreSettings:
 
 @dataclass(frozen=True)
 class Resource:
-    """Anything that exists, addressed `kind/name`."""
+    """Anything that exists, addressed `kind/name`.
+
+    Attributes:
+        parts: the stores that it is made of, where one operation touches several; else empty.
+    """
 
     kind: str
     name: str
@@ -122,6 +126,7 @@ class Resource:
     contraindications: tuple[Contraindication, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
     store: StoreSettings | None = None
+    parts: tuple[Resource, ...] = ()
 
     @property
     def ref(self) -> str:

@@ -36,7 +36,7 @@ def judge(case: Case) -> Decision:
             target.declared_at,
             remedy,
         )
-    resource = case.estate.resources.get(target.resource)
+    resource = case.estate.resources.get(target.stores[0])
     rule = resource.store.backups if resource and resource.store else None
     reason = _too_old(proof.proven_at, case.plan.facts.now, rule.prove_s if rule else _DEFAULT_S)
     if reason:

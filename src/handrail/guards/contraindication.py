@@ -38,8 +38,9 @@ def _applicable(case: Case) -> Iterator[tuple[str, Contraindication]]:
         if _speaks(found, case)
     ]
     if harmful:
-        target = case.plan.target.resource
-        near = {target, *(dependant.ref for dependant in dependants(case.estate, target))}
+        near = set(case.plan.target.stores)
+        for store in case.plan.target.stores:
+            near |= {dependant.ref for dependant in dependants(case.estate, store)}
         yield from (pair for pair in harmful if pair[0] in near)
 
 

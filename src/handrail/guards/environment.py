@@ -24,7 +24,7 @@ def judge(case: Case) -> Decision:
             declared,
             "choose another target with --on",
         )
-    if on.name and f"{on.kind}/{on.name}" != target.resource:
+    if on.name and f"{on.kind}/{on.name}" != target.stores[0]:
         return Decision(name, "refuse", f"the operation is for {on.kind}/{on.name} alone", declared)
     return Decision(
         name,

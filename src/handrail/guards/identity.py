@@ -11,6 +11,7 @@ name = "identity"
 def judge(case: Case) -> Decision:
     """Refuse a target that does not answer, is a clone, or is not the one that was adopted."""
     target, found = case.plan.target, case.plan.facts.identity
+    adopt = " and ".join(f"handrail adopt {ref}" for ref in target.stores)
     if found is None:
         return Decision(
             name,
@@ -35,7 +36,7 @@ def judge(case: Case) -> Decision:
             "refuse",
             f"{target.resource} was never adopted; it says {found}",
             target.declared_at,
-            f"handrail adopt {target.resource}",
+            adopt,
         )
     if str(found) != target.declared_identity:
         return Decision(
@@ -43,7 +44,7 @@ def judge(case: Case) -> Decision:
             "refuse",
             f"it says {found}, but {target.declared_identity} was adopted",
             target.declared_at,
-            f"find out why; if it moved on purpose: handrail adopt {target.resource}",
+            f"find out why; if it moved on purpose: {adopt}",
         )
     return Decision(
         name, "allow", f"the one that was adopted, {found.endpoint}", target.declared_at

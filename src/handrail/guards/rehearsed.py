@@ -48,17 +48,21 @@ def _drift(rehearsal: Rehearsal, case: Case) -> str:
     now = case.plan.facts.measure
     if now is None:
         return "how far the data has moved since could not be read"
-    touched = {e.name for e in rehearsal.effects if e.verb in ROW_VERBS or e.kind == "table"}
-    for table in sorted(touched):
-        before, after = _rows(rehearsal.measure, table), _rows(now, table)
+    touched = {
+        (e.resource, e.name) for e in rehearsal.effects if e.verb in ROW_VERBS or e.kind == "table"
+    }
+    for resource, table in sorted(touched):
+        before, after = (_rows(m, resource, table) for m in (rehearsal.measure, now))
         moved = abs(after - before)
         if moved > max(before * case.policy.drift, case.policy.drift_rows):
             return f"table {table} had {before:,} rows when rehearsed and has {after:,} now"
     return ""
 
 
-def _rows(measure: Measure, table: str) -> int:
-    return next((t.rows for t in measure.tables if t.name == table), 0)
+def _rows(measure: Measure, resource: str, table: str) -> int:
+    # Where several stores are measured together, each table is named after its own.
+    names = {table, f"{resource} {table}"}
+    return next((t.rows for t in measure.tables if t.name in names), 0)
 
 
 def _said(age: timedelta) -> str:

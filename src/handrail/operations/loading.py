@@ -112,6 +112,16 @@ def _target_errors(operation: Operation, estate: Estate) -> list[DeclarationErro
         for ref in operation.watch.services
         if ref not in estate.resources
     ]
+    found += [
+        DeclarationError(
+            "estate.unknown-store",
+            f"operation `{operation.name}` also touches unknown store `{ref}`",
+            at=operation.place,
+            hint=nearest(ref, tuple(estate.stores)),
+        )
+        for ref in operation.also
+        if ref not in estate.stores
+    ]
     return found
 
 

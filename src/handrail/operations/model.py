@@ -87,6 +87,7 @@ class Operation:
         function: for a Python operation, the function in `argv[0]`.
         kit: for an operation of an installed package, its module; such files lie outside.
         declared: False for a script that nobody has declared.
+        also: other stores that it touches: measured, budgeted, held and undone with the target.
     """
 
     name: str
@@ -105,3 +106,4 @@ class Operation:
     function: str = ""
     kit: str = ""
     declared: bool = True
+    also: tuple[str, ...] = ()

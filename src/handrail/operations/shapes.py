@@ -15,6 +15,7 @@ from handrail.estate.model import Check
 from handrail.estate.shapes import (
     COUNT,
     DURATION,
+    NAME,
     NAME_TEXT,
     REFERENCE,
     TEXT,
@@ -40,6 +41,23 @@ VERBS = ("drop", "truncate", "delete", "update", "alter", "insert", "create")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _IRREVERSIBLE = re.compile(r"irreversible *(:|$)")
 _NOUN = Text(r"[a-z]+ \S.*", "a kind and a name, such as `table sessions`")
+
+
+class _PartShape:
+    """A part of the connection, `password`; or of another store's, `cache.password`."""
+
+    _own = Choice(*PARTS)
+    _named = Text(
+        rf"{NAME.pattern}\.({'|'.join(PARTS)})", "a store's name and a part, such as `cache.url`"
+    )
+
+    def read(self, node: yaml.Node, source: Source) -> str | None:
+        is_named = isinstance(node, yaml.ScalarNode) and "." in node.value
+        found: str | None = (self._named if is_named else self._own).read(node, source)
+        return found
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [self._own.schema(), self._named.schema()]}
 
 
 class _Words:
@@ -236,6 +254,7 @@ OPERATION = Record(
             _Words(), "the script, relative to the repository, and its arguments", required=True
         ),
         "on": Key(_OnShape(), "what it is for", required=True),
+        "also": Key(ListOf(REFERENCE), "other stores that it touches", default=()),
         "undo": Key(_UndoShape(), "`restore`, a script, or `irreversible: <why>`", required=True),
         "watch": Key(
             Record(
@@ -253,7 +272,7 @@ OPERATION = Record(
         ),
         "parameters": Key(MapOf(PARAMETER), "what may be given with -p", default={}),
         "environment": Key(
-            MapOf(Choice(*PARTS), _VARIABLE),
+            MapOf(_PartShape(), _VARIABLE),
             "variables that the script reads its connection from",
             default={},
         ),

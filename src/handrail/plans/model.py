@@ -246,6 +246,7 @@ class Target:
 
     Attributes:
         seems_real: why its content looks like real data, whatever was declared; else empty.
+        parts: the stores that it is made of; empty where it is one.
     """
 
     resource: str
@@ -257,6 +258,12 @@ class Target:
     declared_identity: str
     declared_at: str
     seems_real: str = ""
+    parts: tuple[str, ...] = ()
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The stores that it is made of, or itself."""
+        return self.parts or (self.resource,)
 
     @property
     def is_real(self) -> bool:

@@ -50,6 +50,7 @@ def target_of(resource: Resource, estate: Estate, policy: Policy, facts: Facts) 
         declared_identity=store.identity if store else "",
         declared_at=str(resource.place),
         seems_real=_seems_real(environment, policy, facts),
+        parts=tuple(part.ref for part in resource.parts),
     )
 
 
@@ -128,10 +129,12 @@ def draft(
     """Return the plan, not yet judged."""
     target = target_of(resource, estate, policy, facts)
     steps = steps_of(operation, target.resource, request.parameters)
-    effects, source, budget = _effects(operation, target.resource, policy, facts)
+    # What is declared without a store is of the first one.
+    first = resource.parts[0].ref if resource.parts else resource.ref
+    effects, source, budget = _effects(operation, first, policy, facts)
     undo_budget = _undo_budget(steps, policy, facts)
     risk, because = risks.derive(target, steps, effects, facts.rehearsal)
-    touched = dependants(estate, resource.ref)
+    touched = _dependants(estate, resource)
     checks = _watched(operation, resource, estate, touched)
     watched = tuple([f"{ref}: {check}" for ref, check in checks])
     covered = {"lines": watched, "whole": _whole(checks), "every_s": operation.watch.every_s}
@@ -233,7 +236,20 @@ def watched_checks(
 
     Each with the resource that it is of.
     """
-    return _watched(operation, resource, estate, dependants(estate, resource.ref))
+    return _watched(operation, resource, estate, _dependants(estate, resource))
+
+
+def _dependants(estate: Estate, resource: Resource) -> tuple[Dependant, ...]:
+    """Return what depends on a resource, or on any of the stores that it is made of."""
+    if not resource.parts:
+        return dependants(estate, resource.ref)
+    own = {part.ref for part in resource.parts}
+    found: dict[str, Dependant] = {}
+    for part in resource.parts:
+        for one in dependants(estate, part.ref):
+            if one.ref not in own and (one.ref not in found or one.hard):
+                found[one.ref] = one
+    return tuple(sorted(found.values(), key=lambda one: not one.hard))
 
 
 def _watched(
