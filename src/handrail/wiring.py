@@ -242,7 +242,10 @@ def open_guard(
         from handrail.adapters.postgres import gate
         from handrail.wire import postgres
 
-        return postgres.guarded(store, limits, folder, hear, gate.looker(store.resource, before))
+        look = None
+        if limits.mode != "observe":
+            look = gate.looker(store.resource, before, store.connection().parts["url"])
+        return postgres.guarded(store, limits, folder, hear, look)
     if store.kind == "redis":
         from handrail.wire import redis
 
