@@ -133,7 +133,7 @@ class Database:
         folder = self._folder / f"guard-{self._observed}"
         folder.mkdir()
         events: list[Event] = []
-        look = gate.looker(target.resource, before)
+        look = gate.looker(target.resource, before, target.connection().parts["url"])
         with postgres.guarded(target, limits, folder, events.append, look) as guard:
             yield Guarded(guard, target, events)
 

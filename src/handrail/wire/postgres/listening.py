@@ -17,7 +17,7 @@ from handrail.errors import StoreError
 from handrail.plans.holding import Report
 from handrail.ports import Connection, Store
 from handrail.wire.ledger import Ledger, Refusal
-from handrail.wire.postgres import clients, refusing, upstream
+from handrail.wire.postgres import clients, refusing, tables, upstream
 from handrail.wire.postgres.clients import CancelAsked, Client
 from handrail.wire.postgres.pipe import Pipe
 from handrail.wire.postgres.rules import Look, Rules
@@ -66,8 +66,13 @@ class PostgresGuard:
         self._loop = Loop("handrail-guard-postgres")
         self._listener, self._port = self._loop.run(self._listen())
 
-    def _plain_tables(self) -> None:
-        return None
+    def _plain_tables(self) -> tables.Plain | None:
+        if self._ledger.limits.mode not in {"hold", "measure"}:
+            return None
+        try:
+            return tables.read(self._real.parts["url"])
+        except StoreError:
+            return None  # each transaction is gated, then
 
     # --- the port ------------------------------------------------------------------------------
 

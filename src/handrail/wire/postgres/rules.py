@@ -57,6 +57,7 @@ class Rules:
         self._read_plain = read_plain
         self._ask = ask
         self._plain: PlainTables | None = read_plain()
+        self._reading = 0
         self._classifier = classify.Classifier()
         self._unheld = frozenset(self.limits.unheld)
         self._trace = frozenset(self.limits.trace)
@@ -130,10 +131,16 @@ class Rules:
     def forget_plain(self) -> None:
         """Something was declared anew: which tables are plain has to be read again."""
         self._plain = None
+        self._reading += 1
 
     def read_plain(self) -> None:
         """Read again which tables are plain, after what was declared anew took effect."""
-        self._plain = self._read_plain()
+        asyncio.get_running_loop().run_in_executor(None, self._read_again, self._reading)
+
+    def _read_again(self, reading: int) -> None:
+        found = self._read_plain()
+        if reading == self._reading:  # else something was declared meanwhile
+            self._plain = found
 
     def reserve(
         self,
