@@ -47,6 +47,9 @@ class Statement:
         verb: for these, `insert`, `update` or `delete`; else empty.
         plain: whether nothing in its text but that table can make it write anything else: no
             function call, no subquery, no CTE, no RETURNING, no operator but the common ones.
+        dotted: columns that it names with a table before them (`t.id`). Where all of them are
+            columns of that table, and no functions of its rows, it is plain too, whatever `plain`
+            says. Empty where it is not plain for another reason.
         chains: for `commit` and `rollback`: AND CHAIN.
         reads_only: for `begin` and `mode`: it asks for READ ONLY (True) or READ WRITE (False).
         holds: for `read`: a cursor WITH HOLD whose query could do more than read.
@@ -61,6 +64,7 @@ class Statement:
     table: tuple[str, str] | None = None
     verb: str = ""
     plain: bool = False
+    dotted: tuple[str, ...] = ()
     chains: bool = False
     reads_only: bool | None = None
     holds: bool = False
