@@ -11,6 +11,7 @@ import ctypes
 import os
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from handrail.adapters.files.tree import OPEN_DIRECTORY, mount_points, names_in
@@ -47,19 +48,22 @@ def remove(directory: Path) -> None:
     Raises:
         OSError: something could not be removed, or is mounted inside.
     """
-    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
-        directory.unlink()
-        return
-    if not directory.exists():
+    if not os.path.lexists(directory):
         return
     within = [point for point in mount_points() if point.is_relative_to(directory)]
     if within:
         raise OSError(16, "something is mounted inside", str(within[0]))
     parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _remove(os.fsencode(directory.name), parent)
+        remove_at(os.fsencode(directory.name), parent)
     finally:
         os.close(parent)
+
+
+def remove_at(name: bytes, parent: int) -> None:
+    """Remove `name` in the open directory `parent`, whatever it is; nothing where nothing is."""
+    if not _unlinked(name, parent):
+        _remove(name, parent)
 
 
 def empty(directory: Path) -> None:
@@ -96,10 +100,10 @@ def _enter(name: bytes, parent: int) -> int:
 
 def _unlinked(name: bytes, parent: int) -> bool:
     """Remove `name` unless it is a directory; return whether it is gone."""
-    about = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    if stat.S_ISDIR(about.st_mode):
-        return False
-    os.unlink(name, dir_fd=parent)
+    with suppress(FileNotFoundError):  # others remove too
+        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            return False
+        os.unlink(name, dir_fd=parent)
     return True
 
 

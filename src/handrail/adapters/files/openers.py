@@ -17,12 +17,16 @@ _PROCESSES = Path("/proc")
 
 def openers(root: Path) -> tuple[str, ...]:
     """Return the other processes that use the tree at `root`: `python3 (pid 812)`."""
+    return tuple(dict.fromkeys(who for who, _ in uses(root)))
+
+
+def uses(root: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield each use of the tree by another process: who, and the path below the root."""
     inside = os.fsencode(root) + b"/"
-    return tuple(
-        f"{_name(process)} (pid {process.name})"
-        for process in _others()
-        if any((path + b"/").startswith(inside) for path in _used(process))
-    )
+    for process in _others():
+        for path in _used(process):
+            if (path + b"/").startswith(inside):
+                yield f"{_name(process)} (pid {process.name})", path[len(inside) :]
 
 
 def _used(process: Path) -> Iterator[bytes]:

@@ -162,15 +162,10 @@ def digested(found: Found) -> Entry:
 
 def look(root: Path, path: bytes) -> Entry | None:
     """Return the entry at `path` with its digest; None when nothing is there."""
-    above, _, name = path.rpartition(b"/")
-    try:
-        parent = os.open(os.path.join(os.fsencode(root), above), OPEN_DIRECTORY)  # noqa: PTH118  bytes
-    except OSError as error:
-        if error.errno in _VANISHED:
-            return None
-        raise
-    try:
-        found = _open(path, name or b".", parent, reading=True)
+    with reached(root, path) as parent:
+        found = None
+        if parent is not None:
+            found = _open(path, path.rpartition(b"/")[2] or b".", parent, reading=True)
         if found is None:
             return None
         try:
@@ -178,8 +173,29 @@ def look(root: Path, path: bytes) -> Entry | None:
         finally:
             if found.descriptor is not None:
                 os.close(found.descriptor)
+
+
+@contextmanager
+def reached(root: Path, path: bytes) -> Iterator[int | None]:
+    """Give the open directory that `path` lies in; None when that is gone, or behind a link."""
+    descriptor: int | None = None
+    try:
+        descriptor = os.open(root, OPEN_DIRECTORY)
+        for part in order(path)[:-1]:
+            above = descriptor
+            try:
+                descriptor = os.open(part, OPEN_DIRECTORY, dir_fd=above)
+            finally:
+                os.close(above)
+    except OSError as error:
+        if error.errno not in _VANISHED:
+            raise
+        descriptor = None
+    try:
+        yield descriptor
     finally:
-        os.close(parent)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 class _Walk:
