@@ -194,6 +194,7 @@ CODES: dict[str, str] = {
     "keys.seal": "A backup cannot be encrypted or decrypted with the keys at hand.",
     "approval.unneeded": "There is nothing to approve.",
     "approval.name": "The typed name is not the target's.",
+    "hold.unknown": "No statement, or more than one, waits under that id.",
     # Running
     "run.locked": "Another run holds the resource.",
     "run.unfinished": "An earlier run on the resource was cut off and must be resumed first.",

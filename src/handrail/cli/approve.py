@@ -51,7 +51,7 @@ def run(call: Call) -> int:
         screen.write("")
     name = _confirm(call, plan)
     approval = approving.approve(
-        call.world, call.declared, plan, _key(call), because=options.because, typed=name
+        call.world, call.declared, plan, key_of(call), because=options.because, typed=name
     )
     if options.json:
         from handrail.plans.canonical import plain
@@ -73,13 +73,18 @@ def _confirm(call: Call, plan: Plan) -> str:
 
     options = call.options
     if names_target(plan) and not options.name:
-        return _ask(f"type the target's name to approve ({plan.target.resource}): ")
-    if not options.yes and not options.name and _ask("sign this? [y/N] ").lower() != "y":
+        return ask(f"type the target's name to approve ({plan.target.resource}): ")
+    if not options.yes and not options.name and ask("sign this? [y/N] ").lower() != "y":
         raise UsageError("usage", "not signed")
     return str(options.name)
 
 
-def _ask(question: str) -> str:
+def ask(question: str) -> str:
+    """Ask whoever sits at the terminal, and return the answer.
+
+    Raises:
+        UsageError: nobody does.
+    """
     if not sys.stdin.isatty():
         raise UsageError(
             "usage.not-interactive",
@@ -91,7 +96,7 @@ def _ask(question: str) -> str:
     return sys.stdin.readline().strip()
 
 
-def _key(call: Call) -> Path:
+def key_of(call: Call) -> Path:
     """Return the key to sign with: as given, as set, git's, or the usual one."""
     world = call.world
     for said in (call.options.key, world.environment.get("HANDRAIL_KEY"), _git_key(world.root)):

@@ -30,6 +30,7 @@ GROUPS = {
         "plan": "say what an operation would do, and what every guard says",
         "rehearse": "run it on a clone of the target, measure it, undo it there",
         "approve": "sign a plan that somebody else wants to run",
+        "release": "let a statement go on that waits for another person",
         "run": "run a plan: backed up, measured, watched, undone when it was wrong",
         "guard": "run any command behind a guard: it can do no more than it may",
         "resume": "go on with a run that was cut off",

@@ -29,7 +29,7 @@ def run(call: Call) -> int:
     if call.options.json:
         screen.write_json({"format": 1, **found})
         return 0
-    if not found["operations"] and not found["runs"] and not found["waiting"]:
+    if not any(found[name] for name in ("operations", "runs", "waiting", "held")):
         screen.write(
             "nothing is declared here, and nothing has run.\n"
             "next: handrail init                                 start an estate, or\n"
@@ -42,7 +42,8 @@ def run(call: Call) -> int:
 
 def _standing(call: Call) -> dict[str, Any]:
     from handrail.cli.runs import summary
-    from handrail.core import clones, records
+    from handrail.core import clones, holding, records
+    from handrail.plans.canonical import plain
 
     world = call.world
     numbers = records.runs(world.journal)
@@ -59,6 +60,7 @@ def _standing(call: Call) -> dict[str, Any]:
         "waiting": waiting[-_PLANS:],
         "unfinished": [run for run in runs if run["outcome"].startswith("unfinished")],
         "runs": runs,
+        "held": [plain(held) for held in holding.standing(world)],
         "leftover_clones": [at.name for at in clones.leftover(world)],
     }
 
@@ -90,6 +92,14 @@ def _lines(found: dict[str, Any]) -> list[str]:
             [
                 (f"run {r['run']}", r["operation"], r["target"], f"handrail resume {r['run']}")
                 for r in found["unfinished"]
+            ]
+        )
+    if found["held"]:
+        lines += ["", "held until another person answers:"]
+        lines += columns(
+            [
+                (h["id"], h["resource"], h["statement"], f"handrail release {h['id']}")
+                for h in found["held"]
             ]
         )
     if found["waiting"]:

@@ -40,11 +40,14 @@ class Hearing:
     Attributes:
         note: journals an event.
         talk: told the first few.
+        hold: lets a statement wait for somebody's word, given its template, why it waits, and
+            whether there is no more time; None where nobody is asked.
         failure: why an event could not be journalled.
     """
 
     note: Callable[[Event], object]
     talk: Talk
+    hold: Callable[[str, str, Callable[[], bool]], bool] | None = None
     failure: JournalError | None = None
     _told: int = 0
     _lock: Lock = field(default_factory=Lock)
@@ -59,6 +62,13 @@ class Hearing:
             self._told += 1
             if self._told <= _TOLD:
                 self.talk.end("guard", f"{event.kind}: {event.text}", ok=False)
+
+    def ask(self, statement: str, why: str, is_over: Callable[[], bool]) -> bool:
+        """Wait for somebody's word; return whether a statement may begin. From any thread."""
+        if self.hold is None:
+            return False
+        self(Event("held", f"{why}: {statement}; handrail status"))
+        return self.hold(statement, why, is_over)
 
     def check(self) -> None:
         """Raise where an event could not be journalled.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import shutil
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from handrail.core import (
@@ -22,6 +23,7 @@ from handrail.core import (
     backups,
     deciding,
     guarding,
+    holding,
     records,
     refusing,
     scripts,
@@ -184,7 +186,12 @@ class Run:
             self._find_out()
             return None
         limits = guarding.limits_of(self._decided.plan, self._decided.declared.policy)
-        hearing = guarding.Hearing(lambda event: self.note("guard-event", event=event), self._talk)
+        resource = self._decided.plan.target.resource
+        hearing = guarding.Hearing(
+            lambda event: self.note("guard-event", event=event),
+            self._talk,
+            partial(holding.wait, self._world, self._chain, resource),
+        )
         private = self._folder / "guard"
         _empty(private)
         with ExitStack() as held:

@@ -52,6 +52,7 @@ class FakeGuards:
         copies: the modes in which a script gets a copy.
         refused: why no guard can be had; empty when one can.
         unsettled: why nothing can be settled; empty when it can.
+        hear: who listens to the guard that was opened last.
     """
 
     opened: list[Limits] = field(default_factory=list)
@@ -59,6 +60,7 @@ class FakeGuards:
     copies: frozenset[str] = frozenset()
     refused: str = ""
     unsettled: str = ""
+    hear: Callable[[Event], None] = lambda _: None
 
     @contextmanager
     def open(
@@ -74,6 +76,7 @@ class FakeGuards:
         if self.refused:
             raise StoreError("store.denied", self.refused)
         self.opened.append(limits)
+        self.hear = hear
         otherwise = self.report.get(limits.mode, Report(store.resource, "observed only"))
         report = self.report.get(f"{limits.mode} {limits.role}", otherwise)
         for event in report.events:
