@@ -21,7 +21,7 @@ from typing import Any
 from handrail.wire.postgres import classify_nodes, classify_text
 from handrail.wire.postgres.classify_plain import PLAIN_OPERATORS
 from handrail.wire.postgres.classify_text import codec, decode
-from handrail.wire.postgres.classify_tokens import ScanError, Token, template, tokens
+from handrail.wire.postgres.classify_tokens import ScanError, Token, parser, template, tokens
 from handrail.wire.postgres.statement import Statement
 
 __all__ = ["PLAIN_OPERATORS", "Classifier", "classify", "codec", "decode"]
@@ -132,13 +132,11 @@ _FLAT = frozenset(
 
 
 def _parsed(utf8: bytes, found: Sequence[Token]) -> Statements:
-    import postgast  # noqa: PLC0415  start-up time
-
     try:
         _lift_depth()
-        parsed = postgast.parse(utf8.decode()).stmts
+        parsed = parser().parse(utf8.decode()).stmts
     except Exception as error:  # noqa: BLE001  the parser's own errors, or protobuf's
-        is_syntax = isinstance(error, postgast.PgQueryError)
+        is_syntax = isinstance(error, parser().PgQueryError)
         return (_not_parsed(utf8.decode(), found, is_syntax=is_syntax),)
     if not parsed:
         return (Statement(utf8.decode(), "", "empty"),)

@@ -13,6 +13,7 @@ from typing import Any
 
 from handrail.wire.postgres import classify_effects as effects
 from handrail.wire.postgres import classify_plain
+from handrail.wire.postgres.classify_tokens import grammar
 from handrail.wire.postgres.statement import Kind, Statement
 
 OWN_PREFIX = "handrail_"
@@ -168,8 +169,7 @@ def _savepoint(statement: Any, facts: Facts) -> None:
 
 
 def _rename(statement: Any, facts: Facts) -> None:
-    from postgast import pg_query_pb2 as pb  # noqa: PLC0415  start-up time
-
+    pb = grammar()
     if statement.rename_type == pb.OBJECT_ROLE:
         _own(statement.subname, facts)
         _own(statement.newname, facts)
@@ -263,8 +263,7 @@ def _is_true(value: str) -> bool:
 
 def _changing(which: str) -> Callable[[Any, Statement], Statement]:
     def decide(statement: Any, blank: Statement) -> Statement:
-        from postgast import pg_query_pb2 as pb  # noqa: PLC0415  start-up time
-
+        pb = grammar()
         made = replace(blank, kind="write")
         node = pb.Node()
         getattr(node, which).CopyFrom(statement)
@@ -279,8 +278,7 @@ def _changing(which: str) -> Callable[[Any, Statement], Statement]:
 
 
 def _transaction(statement: Any, blank: Statement) -> Statement:
-    from postgast import pg_query_pb2 as pb  # noqa: PLC0415  start-up time
-
+    pb = grammar()
     kinds: dict[int, Kind] = {
         pb.TRANS_STMT_BEGIN: "begin",
         pb.TRANS_STMT_START: "begin",
@@ -314,8 +312,7 @@ def _read_only_of(options: Any) -> bool | None:
 
 def _set(statement: Any, blank: Statement) -> Statement:
     """SET and RESET, whatever they set."""
-    from postgast import pg_query_pb2 as pb  # noqa: PLC0415  start-up time
-
+    pb = grammar()
     if statement.kind == pb.VAR_RESET_ALL:
         return replace(blank, kind="setting", name="all")
     name = effects.folded(statement.name)
@@ -392,8 +389,7 @@ def _deallocate(statement: Any, blank: Statement) -> Statement:
 
 
 def _discard(statement: Any, blank: Statement) -> Statement:
-    from postgast import pg_query_pb2 as pb  # noqa: PLC0415  start-up time
-
+    pb = grammar()
     # Temporary tables are the session's own; DISCARD ALL drops them too.
     names = {pb.DISCARD_ALL: "all", pb.DISCARD_TEMP: "temp", pb.DISCARD_SEQUENCES: "sequences"}
     return replace(blank, kind="setting", name=names.get(statement.target, "plans"))
@@ -410,8 +406,7 @@ def _alone_when(
 
 
 def _reindexes_alone(statement: Any) -> bool:
-    from postgast import pg_query_pb2 as pb  # noqa: PLC0415  start-up time
-
+    pb = grammar()
     whole = {pb.REINDEX_OBJECT_SCHEMA, pb.REINDEX_OBJECT_SYSTEM, pb.REINDEX_OBJECT_DATABASE}
     return statement.kind in whole or any(
         option.def_elem.defname == "concurrently" for option in statement.params

@@ -10,10 +10,9 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from postgast import pg_query_pb2 as pb
+from handrail.wire.postgres.classify_tokens import grammar
 
 # Whoever relies on `plain` checks that no operator of these names was made by anybody.
 PLAIN_OPERATORS = frozenset({"=", "<>", "<", ">", "<=", ">=", "+", "-", "*", "/", "%", "||"})
@@ -55,7 +54,7 @@ def _require(*truths: object) -> None:
         raise _NotPlain
 
 
-def _insert(statement: pb.InsertStmt, found: list[str]) -> None:
+def _insert(statement: Any, found: list[str]) -> None:
     _require(table_of(statement), not statement.HasField("with_clause"))
     _require(not statement.HasField("on_conflict_clause"))
     _targets(statement.cols, found)
@@ -72,7 +71,7 @@ def _insert(statement: pb.InsertStmt, found: list[str]) -> None:
 _VALUES_FIELDS = frozenset({"values_lists", "limit_option", "op"})
 
 
-def _update(statement: pb.UpdateStmt, found: list[str]) -> None:
+def _update(statement: Any, found: list[str]) -> None:
     _require(table_of(statement), not statement.HasField("with_clause"))
     _require(not statement.from_clause)
     _targets(statement.target_list, found)
@@ -80,7 +79,7 @@ def _update(statement: pb.UpdateStmt, found: list[str]) -> None:
     _returning(statement, found)
 
 
-def _delete(statement: pb.DeleteStmt, found: list[str]) -> None:
+def _delete(statement: Any, found: list[str]) -> None:
     _require(table_of(statement), not statement.HasField("with_clause"))
     _require(not statement.using_clause)
     _where(statement, found)
@@ -123,16 +122,15 @@ def _nothing(_node: Any, _found: list[str]) -> None:
     """It is what it is."""
 
 
-def _column(column: pb.ColumnRef, found: list[str]) -> None:
+def _column(column: Any, found: list[str]) -> None:
     names = [field.string.sval for field in column.fields if field.HasField("string")]
     _require(all(name.isascii() for name in names))
     if len(column.fields) > 1 and len(names) == len(column.fields):
         found.append(names[-1])
 
 
-def _operator(expression: pb.A_Expr, found: list[str]) -> None:
-    from postgast import pg_query_pb2 as pb  # noqa: PLC0415  start-up time
-
+def _operator(expression: Any, found: list[str]) -> None:
+    pb = grammar()
     kinds = {
         pb.AEXPR_OP: PLAIN_OPERATORS,
         pb.AEXPR_OP_ANY: {"="},
@@ -151,17 +149,17 @@ def _operator(expression: pb.A_Expr, found: list[str]) -> None:
             _expression(side, found)
 
 
-def _cast(cast: pb.TypeCast, found: list[str]) -> None:
+def _cast(cast: Any, found: list[str]) -> None:
     schema, *names = [name.string.sval for name in cast.type_name.names]
     _require(schema == "pg_catalog", len(names) == 1, names[-1:] and names[0] in PLAIN_TYPES)
     _expression(cast.arg, found)
 
 
-def _is_null(test: pb.NullTest, found: list[str]) -> None:
+def _is_null(test: Any, found: list[str]) -> None:
     _expression(test.arg, found)
 
 
-def _arguments(expression: pb.BoolExpr, found: list[str]) -> None:
+def _arguments(expression: Any, found: list[str]) -> None:
     _all(expression.args, found)
 
 

@@ -11,10 +11,11 @@ Rules:
 from __future__ import annotations
 
 import hashlib
+import importlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _BODY = re.compile(r"\$body\$[0-9a-f]{16}\$body\$")
 _VALUE = "\0"  # stands for one literal until all are numbered: no text of SQL holds it
@@ -54,11 +55,20 @@ class ScanError(Exception):
     """A text is no sequence of tokens."""
 
 
+def parser() -> Any:
+    """Return the parser, imported when first needed: it takes a while."""
+    # By name: the stubs that it brings are none that a type checker reads.
+    return importlib.import_module("postgast")
+
+
+def grammar() -> Any:
+    """Return the parser's own names for what it finds."""
+    return importlib.import_module("postgast.pg_query_pb2")
+
+
 @cache
 def _names() -> dict[int, str]:
-    from postgast.pg_query_pb2 import Token as Tokens  # noqa: PLC0415  start-up time
-
-    return {number: name for name, number in Tokens.items()}
+    return {number: name for name, number in grammar().Token.items()}
 
 
 def tokens(utf8: bytes) -> list[Token]:
@@ -67,11 +77,9 @@ def tokens(utf8: bytes) -> list[Token]:
     Raises:
         ScanError: the scanner refuses it.
     """
-    import postgast  # noqa: PLC0415  start-up time
-
     names = _names()
     try:
-        scanned = postgast.scan(utf8.decode()).tokens
+        scanned = parser().scan(utf8.decode()).tokens
     except Exception as error:  # the parser's own, or protobuf's where it is too much
         raise ScanError(str(error)) from error
     found: list[Token] = []
