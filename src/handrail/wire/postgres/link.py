@@ -194,6 +194,7 @@ class Link(asyncio.Protocol):
             if after > end:
                 break
             if answer is None:
+                self._pass(None, data[begun:at])
                 self._unasked(kind, data[at:after])
                 at = begun = after
                 continue
