@@ -82,8 +82,12 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sends apart, and serve what is complete."""
+        if self._observes:  # as it came: what follows only takes note of it
+            self.link.transport.write(data)
         try:
             for item in self._splitter.feed(data):
+                if self._observes and isinstance(item, Piece):
+                    continue
                 if isinstance(item, Piece) or self._copying or self._after_copy:
                     self._take_copied(item)
                 elif item.kind not in b"dcf":  # what is left of a COPY that failed
@@ -190,13 +194,12 @@ class Session(asyncio.Protocol):
         self._task = asyncio.get_running_loop().create_task(work)
 
     def _observe(self, group: list[Frame], statements: Statements) -> None:
-        """Note what is run, and pass it on."""
+        """Note what is run; it has been passed on."""
         if group[0].kind == _X:
             self._leaving = True
             return
         for statement in statements:
             self.rules.ledger.follow(statement.template)
-        self.link.transport.write(frames.joined(group))
 
     def _forward(self, group: list[Frame], statements: Statements) -> bool:
         """Forward what needs no transaction of ours; return False where the long way is needed."""
@@ -315,6 +318,9 @@ class Session(asyncio.Protocol):
         whole = len(statements) <= 1 or not any(s.kind in _ENDS_TRANSACTION for s in statements)
         units = [(group[0].data, statements)] if whole else self._split(statements)
         for data, unit in units:
+            if not whole:
+                # What follows may need the gate, which counts what was not flushed before it too.
+                await self._transactions.flush_if_needed()
             if not await self._run_unit(data, unit, may_read=whole and not again):
                 break
         await self._finish()
@@ -353,7 +359,7 @@ class Session(asyncio.Protocol):
         """Run something in the transaction that is open, or in one of ours."""
         transactions = self._transactions
         if transactions.state == IDLE:
-            await transactions.begin_ours()
+            await transactions.begin_ours(unit)
         ours = transactions.open is not None and transactions.open.ours
         transactions.act(unit, simply=simply)
         transactions.show_kept()

@@ -122,9 +122,10 @@ class Transactions:
 
     # --- its beginning -------------------------------------------------------------------------
 
-    async def begin_ours(self) -> None:
-        """Begin a transaction of ours."""
-        await self.flush_if_needed()
+    async def begin_ours(self, statements: Sequence[Statement] = ()) -> None:
+        """Begin a transaction of ours, around `statements`."""
+        if len(statements) != 1 or not self._rules.is_plain(statements[0]):
+            await self.flush_if_needed()
         begin = _BEGIN[self._rules.limits.mode == "read-only"]
         self.note(await self._link.ask(frames.query(begin)))
         self.open = Open(ours=True)
@@ -138,7 +139,7 @@ class Transactions:
 
     async def flush_if_needed(self) -> None:
         """Have the server put away what transactions that came to nothing have counted."""
-        if self._dirty:
+        if self._dirty and self.state == IDLE:
             await self.flush()
 
     async def flush(self) -> None:
@@ -226,6 +227,7 @@ class Transactions:
             return None
         template = self.open.last
         if self.open.exact is not None and not self.open.base:
+            self._seen, self._dirty = self.open.exact, True
             return self._rules.reserve(self._holder, self.open.exact, template, None, self.database)
         try:
             reading = await self._read()
@@ -239,7 +241,8 @@ class Transactions:
             what = "keep a cursor over COMMIT whose query may do more than read"
             return self._rules.ledger.refuse(what, template)
         self._seen = reading.amounts
-        amounts = {key: n - open_now.base.get(key, 0) for key, n in reading.amounts.items()}
+        base = open_now.base
+        amounts = {key: max(n - base.get(key, 0), 0) for key, n in reading.amounts.items()}
         shapes: tuple[Effect, ...] | None = None
         if reading.reshaped or reading.foreign:
             self._reshaped = True
