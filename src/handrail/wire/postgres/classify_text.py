@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import re
+from functools import cache
 
 # In these a byte below 0x80 always is that ASCII character: read byte by byte they are lexed as
 # the server lexes them, so that bytes that Python's table lacks do no harm.
@@ -68,6 +69,7 @@ SAFE_CODECS = frozenset(_CODECS.values()) - {
 }  # fmt: skip
 
 
+@cache
 def codec(encoding: str) -> str:
     """Return Python's name of one of PostgreSQL's encodings; `ascii` for one that is not known."""
     return _BY_NAME.get(re.sub("[^a-z0-9]", "", encoding.lower()), "ascii")
