@@ -95,9 +95,16 @@ def copy_database(
 
 
 def copy_pages(
-    file: DatabaseFile, source: sqlite3.Connection, target: sqlite3.Connection, progress: Progress
+    file: DatabaseFile,
+    source: sqlite3.Connection,
+    target: sqlite3.Connection,
+    progress: Progress,
+    pages: int = _PAGES_A_STEP,
 ) -> None:
     """Make `target` hold what `source` reads, in one transaction of `target`.
+
+    Progress is told after each step of `pages`; what it raises takes the whole back, unless the
+    last step was made.
 
     Raises:
         StoreError: another process held `target`'s lock for `busy_timeout_s`; it is unchanged.
@@ -113,7 +120,7 @@ def copy_pages(
             raise locked(file)
         progress(total - remaining, total)
 
-    source.backup(target, pages=_PAGES_A_STEP, progress=report, sleep=_RETRY_S)
+    source.backup(target, pages=pages, progress=report, sleep=_RETRY_S)
 
 
 def fingerprint_of(file: DatabaseFile, *, is_frozen: bool = False) -> Fingerprint:
