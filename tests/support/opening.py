@@ -251,6 +251,7 @@ class Relay:
         self._server = upstream.read_server(url)
         self._context = context
         self._open: list[upstream.Upstream] = []
+        self._pipes: list[Pipe] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.loop = Loop("handrail-test-relay")
         self._listener, self.port = self.loop.run(self._listen())
@@ -261,6 +262,7 @@ class Relay:
         return server, int(server.sockets[0].getsockname()[1])
 
     def _arrived(self, pipe: Pipe) -> None:
+        self._pipes.append(pipe)
         task = asyncio.get_running_loop().create_task(self._serve(pipe))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -315,8 +317,10 @@ class Relay:
 
     async def _end(self) -> None:
         self._listener.close()
-        for one in self._open:
-            one.transport.abort()
+        for made in self._open:
+            made.transport.abort()
+        for pipe in self._pipes:
+            pipe.transport.abort()
 
     def close(self) -> None:
         """End it with all its connections."""

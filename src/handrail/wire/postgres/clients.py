@@ -193,9 +193,12 @@ def _pairs(body: bytes) -> dict[str, str]:
 
 
 def _negotiate(unknown: list[str]) -> bytes:
-    """Return NegotiateProtocolVersion: 3.0, and none of these."""
+    """Return NegotiateProtocolVersion: 3.0, and none of these.
+
+    PostgreSQL sends the whole version where its manual says the minor one; libpq insists on it.
+    """
     names = b"".join(name.encode(errors="surrogateescape") + b"\0" for name in unknown)
-    return frames.build(b"v", bytes(4) + len(unknown).to_bytes(4) + names)
+    return frames.build(b"v", (_MAJOR << 16).to_bytes(4) + len(unknown).to_bytes(4) + names)
 
 
 # --- the proof ---------------------------------------------------------------------------------

@@ -157,6 +157,9 @@ class PostgresGuard:
                     self._ledger.tell("bypass", f"a client was sent away: {greeted.why}")
         except (TimeoutError, OSError):
             pipe.transport.close()
+        except asyncio.CancelledError:  # the guard ends before the client has come in
+            pipe.transport.abort()
+            raise
 
     async def _open(self, client: Client) -> None:
         """Open the server's side of a client, and let the two speak."""
