@@ -140,7 +140,7 @@ class Session:
         """Return the replies to commands that go out together; an error reply is an item."""
         if not commands:
             return []
-        self.link.send_packed_command(self.link.pack_commands(commands))
+        self.link.send_packed_command([b"".join(map(_packed, commands))])
         return [self._reply() for _ in commands]
 
     def must(self, commands: Sequence[tuple[Word, ...]]) -> list[Reply]:
@@ -167,6 +167,15 @@ class Session:
             return self.link.read_response(disconnect_on_error=False)
         except exceptions.ResponseError as error:
             return error
+
+
+def _packed(command: tuple[Word, ...]) -> bytes:
+    """Return a command as it goes out: bytes as they are, text as UTF-8."""
+    words = [
+        word if isinstance(word, bytes) else str(word).encode("utf-8", "surrogateescape")
+        for word in command
+    ]
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)
 
 
 @contextmanager
