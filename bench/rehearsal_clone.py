@@ -28,14 +28,18 @@ SETTINGS = {"autovacuum": "off", "shared_buffers": "256MB", "max_wal_size": "8GB
 
 
 @contextmanager
-def server() -> Iterator[tuple[Cluster, Path]]:
-    """Give a server of our own and a folder beside it; both go afterwards."""
+def server(**more: str) -> Iterator[tuple[Cluster, Path]]:
+    """Give a server of our own and a folder beside it; both go afterwards.
+
+    Args:
+        more: settings besides the usual ones.
+    """
     binaries = installed(os.environ)[0]
     folder = Path(tempfile.mkdtemp(prefix="handrail-bench-"))
     try:
         place = scratch.prepare(folder / "server")
         superuser, password = scratch.create(place, binaries)
-        port = scratch.start(place, place.data, binaries, SETTINGS)
+        port = scratch.start(place, place.data, binaries, {**SETTINGS, **more})
         yield Cluster(place, place.data, binaries, superuser, password, port), folder
     finally:
         scratch.discard(folder / "server")
