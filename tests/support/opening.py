@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import ipaddress
+import os
 import queue
 import secrets
 import shutil
 import socket
 import ssl
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,7 +170,13 @@ def run_secure_server() -> Iterator[SecureServer]:
     """Give the server, and remove it with all its files afterwards."""
     binaries = server_binaries()
     if binaries is None:
-        pytest.skip("no PostgreSQL programs here that the server's user may run")
+        said = "no PostgreSQL programs here that the server's user may run"
+        if os.environ.get("HANDRAIL_REQUIRE") == "all":
+            pytest.fail(said)
+        pytest.skip(said)
+    argv = [binaries.program("pg_config"), "--configure"]
+    if "ssl" not in subprocess.run(argv, capture_output=True, text=True, check=True).stdout:
+        pytest.skip(f"this PostgreSQL {binaries.version} was built without TLS")
     at = Path(tempfile.mkdtemp(prefix="hrt-"))
     folder = Path(tempfile.mkdtemp(prefix="hrt-"))
     try:
