@@ -171,8 +171,8 @@ def test_the_script_is_refused_rehearsed_approved_run_and_undone(team: Team) -> 
 
 
 @pytest.mark.postgres
-def test_a_run_that_does_more_than_it_did_in_rehearsal_is_undone(team: Team) -> None:
-    """Fifty rows beyond the budget: the run is put back at once, and says by how much."""
+def test_a_run_that_would_do_more_than_it_did_in_rehearsal_is_stopped(team: Team) -> None:
+    """Fifty rows beyond the budget: nothing of the run is kept, and it says by how much."""
     script = team.root / "scripts/lib/db.sh"
     script.write_text(script.read_text().replace("reset_all", "clear_sessions"))
     team.commit("leave the readings alone")
@@ -184,7 +184,10 @@ def test_a_run_that_does_more_than_it_did_in_rehearsal_is_undone(team: Team) -> 
 
     code, outcome = team.handrail("run", digest)
     assert (code, outcome["run"]["outcome"]) == (5, "over-budget")
-    [breach] = outcome["run"]["breaches"]
-    assert (breach["effect"]["rows"], breach["allowed"]["rows"]) == (SESSIONS + 50, SESSIONS)
+    report = outcome["run"]["report"]
+    stop = report["stop"]
+    assert (stop["effect"]["rows"], stop["allowed"]["rows"]) == (SESSIONS + 50, SESSIONS)
+    assert (report["how"], report["kept"], report["avoidable"]) == ("before COMMIT", 0, "")
+    assert outcome["run"]["breaches"] == []
     assert team.query("SELECT count(*) FROM sessions") == (SESSIONS + 50,)
     assert team.query("SELECT count(*) FROM devices WHERE registered") == (DEVICES,)

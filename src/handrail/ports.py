@@ -216,7 +216,7 @@ class Finished:
     Attributes:
         exit_code: 0-255, or minus the signal that ended it.
         ended: `exited`, `timeout`, `disk-full`, `interrupted`, or `lost` (nobody knows: it killed
-            what watched it).
+            what watched it); of one behind a guard also `not-settled`, in a rehearsal `stopped`.
         duration_s: from start to the end of the process itself.
         output_bytes: all that it printed, kept or not.
         survivors: processes that it left behind, by name; they were ended.

@@ -260,7 +260,8 @@ def test_backup_may_be_moved(stores: Together, tmp_path: Path, both: FakeWorld) 
     first.rename(then)
     both.more["cache"].execute(EMPTY)
     both.store.execute(TRIM)
-    assert stores.fingerprint().differences(backup.fingerprint or stores.fingerprint()) == (
+    assert backup.fingerprint is not None
+    assert stores.fingerprint().differences(backup.fingerprint) == (
         f"table {CACHE} entries",
         f"table {PILOT} sessions",
     )

@@ -23,7 +23,7 @@ from handrail.core.world import Talk, World
 from handrail.errors import RefusedError, ScriptError, StoreError
 from handrail.plans.amounts import duration, size
 from handrail.plans.canonical import plain, time_text
-from handrail.plans.effect import Effect
+from handrail.plans.effect import Effect, worst_first
 from handrail.plans.facts import Backup, Fingerprint
 from handrail.plans.holding import Report
 from handrail.plans.model import Proof, Rehearsal
@@ -251,6 +251,11 @@ def _run(
     talk.begin("run", f"{script} on the clone")
     finished, report = run_script(rehearsal, target, clone, observed)
     effects = effects_of(clone, observed)
+    if report.stop is not None:
+        # Nothing is refused in a rehearsal but what cannot be: then nobody knows what else it does.
+        finished = replace(finished, ended="stopped")
+        effects = worst_first({*effects, *([report.stop.effect] if report.stop.effect else [])})
+        talk.end("guard", f"{script} {report.stop.what}", ok=False)
     printed = (
         f"{size(finished.output_bytes)} printed" if finished.output_bytes else ("printed nothing")
     )
