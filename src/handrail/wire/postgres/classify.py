@@ -294,6 +294,19 @@ class Classifier:
             return found
         return self._of_new(key) if len(sql) <= _CACHED_TEXT_BYTES else _classified(key)
 
+    def reading(self, sql: bytes, encoding: str, *, standard_strings: bool) -> str | None:
+        """Return the template of one statement that reads; None for everything else.
+
+        The same answer as `of`, without what a session does not need of a statement that it has
+        seen before, but for its numbers.
+        """
+        if codec(encoding) in classify_text.SAFE_CODECS and len(sql) <= _CACHED_TEXT_BYTES:
+            found = self._known.get((blanked(sql) or b"", encoding, standard_strings, True))
+            if found is not None:
+                return found[0].template if found[0].kind == "read" else None
+        found = self.of(sql, encoding, standard_strings=standard_strings)
+        return found[0].template if len(found) == 1 and found[0].kind == "read" else None
+
     def _of_new(self, key: _Key) -> Statements:
         sql, encoding, standard_strings, _ = key
         blank = blanked(sql) if codec(encoding) in classify_text.SAFE_CODECS else None

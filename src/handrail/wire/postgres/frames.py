@@ -133,6 +133,11 @@ def bind_and_execute(portal: str, name: str) -> bytes:
     return bound + build(b"E", portal.encode() + b"\0" + b"\0\0\0\0") + close
 
 
+_QUERY, _BIND, _DESCRIBE = ord("Q"), ord("B"), ord("D")
+_QUICK_BYTES = 8192
+_DESCRIBE_PORTAL = build(b"D", b"P\0")
+_EXECUTE_HEAD = build(b"E", b"\0" + b"\0" * 4)[: HEADER + 1]
+_EXECUTE_BYTES = HEADER + 5
 FLUSH = build(b"H")
 SYNC = build(b"S")
 TERMINATE = build(b"X")
@@ -148,6 +153,37 @@ def text(body: bytes, at: int = 0) -> tuple[bytes, int]:
     if end < 0:
         raise FrameError("a text without its end")
     return body[at:end], end + 1
+
+
+def lone_query(data: bytes) -> bytes | None:
+    """Return the text of a simple query that is all of `data`; None for anything else."""
+    size = len(data)
+    if data[0] != _QUERY or not HEADER < size < _QUICK_BYTES or data[-1]:
+        return None
+    sql = data[HEADER:-1]
+    # Exactly one frame, and one zero: its own end.
+    return None if _length.unpack_from(data, 1)[0] + 1 != size or b"\0" in sql else sql
+
+
+def lone_execution(data: bytes) -> bytes | None:
+    """Return the statement that `data` binds, may describe, executes once and synchronises.
+
+    None for anything else, and where the portal has a name.
+    """
+    size = len(data)
+    if data[-HEADER:] != SYNC or data[0] != _BIND or size > _QUICK_BYTES or data[HEADER]:
+        return None
+    end = data.find(b"\0", HEADER + 1)
+    at = int(_length.unpack_from(data, 1)[0]) + 1
+    if not HEADER < end < at < size:
+        return None
+    if data[at] == _DESCRIBE:
+        if data[at : at + len(_DESCRIBE_PORTAL)] != _DESCRIBE_PORTAL:
+            return None
+        at += len(_DESCRIBE_PORTAL)
+    if data[at : at + len(_EXECUTE_HEAD)] != _EXECUTE_HEAD or at + _EXECUTE_BYTES + HEADER != size:
+        return None
+    return data[HEADER + 1 : end]
 
 
 @dataclass(frozen=True)

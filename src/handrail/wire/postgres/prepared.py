@@ -52,6 +52,15 @@ class Prepared:
                 (self._statements if frame.body[:1] == b"S" else self._portals).pop(name, None)
         return tuple(s for statements in self.executed.values() for s in statements)
 
+    def lone_reading(self, data: bytes) -> str | None:
+        """Return the template of what one short group executes; None unless it only reads."""
+        name = frames.lone_execution(data)
+        found = self._statements.get(name, ()) if name is not None else ()
+        if len(found) != 1 or found[0].kind != "read":
+            return None
+        self._portals[b""] = found
+        return found[0].template
+
     def _prepare(self, body: bytes) -> None:
         name, after = frames.text(body)
         statements = self._classify(frames.text(body, after)[0])

@@ -64,11 +64,21 @@ class Rules:
 
     # --- statements ----------------------------------------------------------------------------
 
-    def classify(
-        self, sql: bytes, encoding: str, *, standard_strings: bool
-    ) -> tuple[Statement, ...]:
-        """Return the statements of what a client sent, in its encoding."""
-        return self._classifier.of(sql, encoding, standard_strings=standard_strings)
+    def classify(self, sql: bytes, statuses: Mapping[str, str]) -> tuple[Statement, ...]:
+        """Return the statements of what a client sent, read as the server's settings say."""
+        return self._classifier.of(
+            sql,
+            statuses.get("client_encoding", "UTF8"),
+            standard_strings=statuses.get("standard_conforming_strings", "on") == "on",
+        )
+
+    def reading(self, sql: bytes, statuses: Mapping[str, str]) -> str | None:
+        """Return the template of one statement that reads; None for everything else."""
+        return self._classifier.reading(
+            sql,
+            statuses.get("client_encoding", "UTF8"),
+            standard_strings=statuses.get("standard_conforming_strings", "on") == "on",
+        )
 
     @staticmethod
     def codec(encoding: str) -> str:
