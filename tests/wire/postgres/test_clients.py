@@ -21,7 +21,16 @@ from handrail.wire.postgres import clients, frames, tls
 from handrail.wire.postgres.clients import CancelAsked, Client, SentAway
 from handrail.wire.postgres.pipe import LARGEST_BYTES, ClosedError, Pipe
 from handrail.wire.postgres.upstream import ServerRefused
-from support.opening import Raw, Relay, SecureServer, relay, run_secure_server
+from support.opening import (
+    Raw,
+    Relay,
+    SecureServer,
+    prove,
+    relay,
+    run_secure_server,
+    start,
+    until_ready,
+)
 from support.postgres_server import server_binaries
 
 TLS_ASKED = struct.pack("!II", 8, 80877103)
@@ -39,38 +48,6 @@ def plain(server: SecureServer) -> Iterator[Relay]:
     """A relay without TLS."""
     with relay(server.url("scrammed")) as made:
         yield made
-
-
-def start(version: int = 3 << 16, **parameters: str) -> bytes:
-    """Return a StartupMessage."""
-    pairs = "".join(f"{name}\0{value}\0" for name, value in parameters.items())
-    body = version.to_bytes(4) + pairs.encode(errors="surrogateescape") + b"\0"
-    return (len(body) + 4).to_bytes(4) + body
-
-
-def prove(raw: Raw, password: str, early: bytes = b"") -> None:
-    """Go through SCRAM as a client does; `early` is sent together with the last message."""
-    kind, body = raw.message()
-    assert (kind, body) == (b"R", b"\0\0\0\x0aSCRAM-SHA-256\0\0")
-    client = ScramClient(["SCRAM-SHA-256"], "anybody", password)
-    first = client.get_client_first().encode()
-    raw.send(frames.build(b"p", b"SCRAM-SHA-256\0" + len(first).to_bytes(4) + first))
-    kind, body = raw.message()
-    assert (kind, body[:4]) == (b"R", b"\0\0\0\x0b")
-    client.set_server_first(body[4:].decode())
-    raw.send(frames.build(b"p", client.get_client_final().encode()) + early)
-    kind, body = raw.message()
-    assert (kind, body[:4]) == (b"R", b"\0\0\0\x0c"), body
-    client.set_server_final(body[4:].decode())
-
-
-def until_ready(raw: Raw) -> list[tuple[bytes, bytes]]:
-    """Return the messages up to ReadyForQuery."""
-    found: list[tuple[bytes, bytes]] = []
-    while not found or found[-1][0] != b"Z":
-        found.append(raw.message())
-        assert found[-1][0], "closed"
-    return found
 
 
 def refusal(raw: Raw) -> frames.Said:
