@@ -60,7 +60,8 @@ def test_alike(store: RedisStore, client: Any, made: Made) -> None:
     assert set(clone.config_get("notify-keyspace-events")["notify-keyspace-events"]) == set("AKE")
     ben = clone.acl_getuser("ben")
     assert ben["passwords"] == []
-    assert ("+get" in ben["commands"], "~ben:*" in ben["keys"]) == (True, True)
+    assert "+get" in ben["commands"]
+    assert "ben:*" in str(ben["keys"])
     clone.close()
 
 

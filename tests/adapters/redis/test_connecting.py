@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -97,8 +98,10 @@ def test_cluster() -> None:
 
 def test_replica(redis_server: RedisServer) -> None:
     """A replica is refused, and the primary is named."""
-    with running(replicaof="127.0.0.1 1") as server, pytest.raises(StoreError) as raised:
-        RedisStore(RESOURCE, server.url).identify()
+    with running() as server, closing(server.client()) as client:
+        client.replicaof("127.0.0.1", 1)
+        with pytest.raises(StoreError) as raised:
+            RedisStore(RESOURCE, server.url).identify()
     assert raised.value.code == "store.recovering"
     assert "127.0.0.1" in raised.value.hint
 

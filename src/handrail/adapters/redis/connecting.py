@@ -190,6 +190,8 @@ def connected(address: Address, timeout_s: float = _READ_TIMEOUT_S) -> Iterator[
         try:
             link.connect()
             session = Session(link, address)
+            # A user without the right to it is nameless, and can do everything else.
+            session.may("CLIENT", "SETNAME", CLIENT_NAME)
             # From 7.2 on, reading a key need not make it look used.
             session.may("CLIENT", "NO-TOUCH", "ON")
             yield session
@@ -205,7 +207,6 @@ def _link(address: Address, timeout_s: float) -> Link:
         "protocol": 2,
         "decode_responses": False,
         "encoding_errors": "surrogateescape",
-        "client_name": CLIENT_NAME,
         "retry": Retry(NoBackoff(), 0),
         "socket_connect_timeout": _CONNECT_TIMEOUT_S,
         "socket_timeout": timeout_s,
