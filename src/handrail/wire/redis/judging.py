@@ -1,0 +1,163 @@
+"""Says of each command what it would do, and whether the run may: rules, the trace, the ledger.
+
+Rules:
+- The trace has a command's name and the patterns of its keys, never a value.
+- A command that nobody can judge stops the run; one that the server would refuse does not.
+- After the first refusal nothing that writes is let through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+
+from handrail.wire.ledger import Ledger, Refusal
+from handrail.wire.redis.catalog import Catalog, Entry, asked_of, scripted_keys
+from handrail.wire.redis.keys import by_looking
+from handrail.wire.redis.plan import Plan, UnjudgedError, blank, name_of
+from handrail.wire.redis.requests import Cut
+
+_MOST_NAMES = 12
+_MOST_SEEN = 100_000
+_SHA_DIGITS = 40
+REHEARSE = "rehearse again, if that is what you meant"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A command that writes, and what it would do.
+
+    Attributes:
+        entry: what is known of it.
+        plan: what it would do; None for a flush, which is counted by a scan.
+        template: its name and its keys' patterns.
+        database: in which it runs.
+    """
+
+    entry: Entry
+    plan: Plan | None
+    template: str
+    database: int
+
+    @property
+    def is_unheld(self) -> bool:
+        """Whether nobody knows what it does before it has run."""
+        return self.entry.kind == "script"
+
+
+class Judge:
+    """What the sessions of one guard share."""
+
+    def __init__(self, catalog: Catalog, ledger: Ledger, databases: int) -> None:
+        self.catalog = catalog
+        self.ledger = ledger
+        self.databases = databases
+        self.mode = ledger.limits.mode
+        self._seen: set[tuple[bytes, int, bytes]] = set()
+        self._allowed = frozenset(ledger.limits.trace)
+
+    # --- the trace -----------------------------------------------------------------------------
+
+    def follow(self, entry: Entry, words: Sequence[bytes], database: int) -> Refusal | None:
+        """Note a command that only reads; say why it may not."""
+        first = entry.first
+        if first and entry.last == first and len(words) > first:
+            seen = (words[0], database, blank(words[first]))
+            if seen in self._seen:
+                return None
+            if len(self._seen) < _MOST_SEEN:
+                self._seen.add(seen)
+        return self.follow_template(self.template(entry, words, database))
+
+    def follow_template(self, template: str) -> Refusal | None:
+        """Note a command by its template; say why it may not."""
+        if self.ledger.follow(template) or self.ledger.limits.divergence == "report":
+            return None
+        return self.ledger.refuse(f"run {template}, which the rehearsal did not", template)
+
+    def template(self, entry: Entry, words: Sequence[bytes], database: int) -> str:
+        """Return a command's name, and the patterns of its keys."""
+        found = entry.keys(words) if entry.kind != "unknown" else ()
+        names = sorted({name_of((database, key)) for key in found[:1000]})
+        if entry.name in {"EVAL", "EVALSHA"} and len(words) > 1:
+            names.insert(0, _sha(entry, words[1]))
+        elif entry.name == "FCALL" and len(words) > 1:
+            names.insert(0, words[1].decode("utf-8", "backslashreplace"))
+        more = [f"and {len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
+        name = "EVAL" if entry.name == "EVALSHA" else entry.name
+        shown = name or words[0][:40].decode("utf-8", "backslashreplace").upper()
+        return " ".join([shown, *names[:_MOST_NAMES], *more])
+
+    # --- what would be done --------------------------------------------------------------------
+
+    def judge(
+        self, entry: Entry, words: Sequence[bytes], database: int, *, apart: bool = False
+    ) -> Judged | Refusal:
+        """Return what a command would do, or why it may not.
+
+        Raises:
+            MalformedError: the server would refuse it, with that text.
+        """
+        template = self.template(entry, words, database)
+        refusal = self._refuse_kind(entry, template) or self.follow_template(template)
+        if refusal is not None:
+            return refusal
+        try:
+            return Judged(entry, self._plan(entry, words, database, apart), template, database)
+        except UnjudgedError as error:
+            return self.ledger.refuse(f"run {template}: {error}", template)
+
+    def _refuse_kind(self, entry: Entry, template: str) -> Refusal | None:
+        if entry.kind == "admin":
+            self.ledger.tell("bypass", f"{template} was refused")
+            what = f"run {template}, which changes the server itself"
+            return self.ledger.refuse(
+                what, template, "run it by hand, with whoever runs the server"
+            )
+        if entry.kind == "unknown":
+            what = f"run {template}, of which nobody knows what it does"
+            return self.ledger.refuse(what, template, "use commands of Redis itself")
+        if self.mode == "read-only":
+            return self.ledger.refuse(f"run {template}; this run may only read", template)
+        stopped = self.ledger.stopped()
+        if stopped is not None or entry.kind != "script" or self.mode != "hold":
+            return stopped
+        if template in self._allowed:
+            return None
+        what = f"run {template}, a script that the rehearsal did not run"
+        return self.ledger.refuse(what, template)
+
+    def _plan(
+        self,
+        entry: Entry,
+        words: Sequence[bytes],
+        database: int,
+        apart: bool,  # noqa: FBT001
+    ) -> Plan | None:
+        if entry.kind == "flush":
+            return None
+        asked = asked_of(entry, words, database, apart=apart)
+        if entry.rule is None:
+            plan = by_looking(asked, scripted_keys(entry, words))
+        else:
+            try:
+                plan = entry.rule(asked)
+            except IndexError as error:
+                raise UnjudgedError("it has too few arguments") from error
+        long = any(isinstance(word, Cut) for look in (*plan.looks, plan.keys) for word in look)
+        if long:
+            raise UnjudgedError("a key or a member of it is too long to look for")
+        return plan
+
+
+def _sha(entry: Entry, script: bytes) -> str:
+    if entry.name == "EVAL":
+        return sha1(script, usedforsecurity=False).hexdigest()
+    return script[:_SHA_DIGITS].decode("ascii", "backslashreplace").lower()
+
+
+def told(refusal: Refusal) -> str:
+    """Return a refusal as one line of an error reply, without its first word."""
+    what = refusal.message.removeprefix("handrail: ")
+    return f"{what}; {refusal.detail}; {refusal.hint}".replace("\r", " ").replace("\n", " ")
