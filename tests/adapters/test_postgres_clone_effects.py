@@ -387,3 +387,154 @@ def test_script_cannot_see_the_copy(scene: Scene) -> None:
     scene.effects("SELECT 1")
     after = scene.store.ask("SELECT string_agg(datname, ' ' ORDER BY 1) FROM pg_database", 10.0)
     assert after == before
+
+
+def test_commits_as_it_goes(scene: Scene) -> None:
+    """A procedure that commits in between and then fails has done what it committed."""
+    scene.prepare("""
+        CREATE PROCEDURE purge() LANGUAGE plpgsql AS $$ BEGIN
+            DELETE FROM loose; COMMIT; UPDATE city SET name = 'x' WHERE id < 6; COMMIT;
+            DELETE FROM street; RAISE 'too late'; END $$;""")
+    found = scene.effects("CALL purge()", ends=False)
+    assert only(found, "table") == {("delete", "loose"): 30, ("update", "city"): 5}
+
+
+def test_said_and_done(scene: Scene) -> None:
+    """What a script's end says is not what it did: all well and nothing, failed and everything."""
+    failing = """\\set ON_ERROR_STOP off
+        BEGIN; DELETE FROM street; SELECT 1 / 0; DELETE FROM loose; COMMIT;
+        DROP TABLE nothing; TRUNCATE city;
+        \\echo Database reset complete."""
+    assert scene.effects(failing, ends=True) == ()
+    found = scene.effects("DROP TABLE street; DELETE FROM loose; SELECT 1 / 0", ends=False)
+    assert said(found) == {("drop", "table", "street"): 400, ("delete", "table", "loose"): 30}
+
+
+@exact
+def test_keys_renumbered(scene: Scene) -> None:
+    """Keys that are given anew are as many events as rows, though as many rows are there."""
+    scene.prepare("CREATE TABLE seat (id integer PRIMARY KEY); INSERT INTO seat VALUES (1), (2)")
+    found = scene.effects("""
+        UPDATE seat SET id = id + 10; UPDATE seat SET id = id - 10;
+        UPDATE street SET id = id + 1000;""")
+    assert only(found, "table") == {("update", "seat"): 4, ("update", "street"): 400}
+    assert nets(found)[("update", "table", "seat")] == 0
+    assert nets(found)[("update", "table", "street")] == 400
+
+
+@exact
+def test_truncated_and_taken_back(scene: Scene) -> None:
+    """A TRUNCATE and a DROP that were taken back to a savepoint lost nothing."""
+    found = scene.effects("""
+        BEGIN; SAVEPOINT a; TRUNCATE loose; DROP TABLE street; ROLLBACK TO a;
+        DELETE FROM loose WHERE ctid = '(0,1)'; COMMIT;""")
+    assert said(found) == {("delete", "table", "loose"): 1}
+
+
+def test_rows_of_a_drop(scene: Scene) -> None:
+    """Rows that a script put into a table before it dropped it were never anybody's."""
+    found = scene.effects("""
+        INSERT INTO loose SELECT 'more' FROM generate_series(1, 500); DROP TABLE loose;
+        CREATE TABLE made (id integer); INSERT INTO made VALUES (1); TRUNCATE made;""")
+    assert said(found)[("drop", "table", "loose")] == 30
+    assert ("truncate", "table", "made") not in said(found)
+
+
+@exact
+def test_upserts(scene: Scene) -> None:
+    """MERGE, ON CONFLICT and COPY FREEZE are counted by what they did."""
+    scene.prepare(
+        "CREATE TABLE seat (id integer PRIMARY KEY, name text);"
+        "INSERT INTO seat SELECT generate_series(1, 10)"
+    )
+    found = scene.effects("""
+        MERGE INTO seat USING (VALUES (1), (2), (500)) v (id) ON seat.id = v.id
+            WHEN MATCHED AND v.id = 1 THEN DELETE WHEN MATCHED THEN UPDATE SET name = 'm'
+            WHEN NOT MATCHED THEN INSERT VALUES (v.id, 'new');
+        INSERT INTO seat VALUES (3, 'x'), (501, 'y') ON CONFLICT (id) DO UPDATE SET name = 'c';
+        BEGIN;
+        TRUNCATE loose;
+        COPY loose FROM stdin WITH (FREEZE);
+a
+b
+\\.
+        COMMIT;""")
+    assert said(found) == {
+        ("truncate", "table", "loose"): 30,
+        ("delete", "table", "seat"): 1,
+        ("update", "table", "seat"): 2,
+        ("insert", "table", "seat"): 2,
+        ("insert", "table", "loose"): 2,
+    }
+
+
+def test_slots_and_event_triggers(scene: Scene) -> None:
+    """A slot that was made, and an event trigger that was silenced or dropped, are said."""
+    scene.prepare("""
+        CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;
+        CREATE EVENT TRIGGER watching ON sql_drop EXECUTE FUNCTION watch();
+        CREATE EVENT TRIGGER seeing ON ddl_command_end EXECUTE FUNCTION watch();""")
+    found = scene.effects("""
+        DROP EVENT TRIGGER watching; ALTER EVENT TRIGGER seeing DISABLE;
+        SELECT pg_create_physical_replication_slot('theirs');""")
+    assert said(found) == {
+        ("drop", "event trigger", "watching"): None,
+        ("alter", "event trigger", "seeing"): None,
+        ("create", "replication slot", "theirs"): None,
+    }
+    dropped = scene.effects("SELECT pg_drop_replication_slot('theirs')")
+    assert said(dropped) == {("drop", "replication slot", "theirs"): None}
+
+
+def test_another_way_in(scene: Scene) -> None:
+    """What a script does by another connection, or by a link to its own server, is the same."""
+    known = "SELECT count(*) FROM pg_available_extensions WHERE name = 'dblink'"
+    if scene.store.ask(known, 10.0) == "0":
+        pytest.skip("no extension dblink here")
+    scene.prepare("CREATE EXTENSION dblink")
+    given = scene.store.connection().parts
+    link = " ".join(f"{k}={given[k]}" for k in ("host", "port", "user", "password"))
+    found = scene.effects(f"""
+        SELECT dblink_exec('{link} dbname={given["database"]}', 'DELETE FROM loose');
+        \\connect
+        DELETE FROM street WHERE id < 4;""")
+    assert only(found, "table") == {("delete", "loose"): 30, ("delete", "street"): 3}
+
+
+def test_schema_and_owner(scene: Scene) -> None:
+    """A schema dropped with all in it, and a table given to another owner, are said."""
+    scene.prepare("""
+        CREATE ROLE carla; CREATE SCHEMA deep;
+        CREATE TABLE deep.loose AS SELECT generate_series(1, 7) AS id;""")
+    found = scene.effects("ALTER TABLE city OWNER TO carla; DROP SCHEMA deep CASCADE")
+    assert said(found) == {
+        ("drop", "table", "deep.loose"): 7,
+        ("drop", "schema", "deep"): None,
+        ("alter", "table", "city"): None,
+    }
+    scene.prepare("DROP OWNED BY carla CASCADE; DROP ROLE carla")
+
+
+def test_same_name_elsewhere(scene: Scene) -> None:
+    """A table of the same name in another schema is another table."""
+    scene.prepare("CREATE SCHEMA deep; CREATE TABLE deep.loose AS SELECT generate_series(1, 7)")
+    found = scene.effects(
+        "SET search_path = deep, public; DELETE FROM loose; TRUNCATE city CASCADE"
+    )
+    assert only(found, "table") == {
+        ("delete", "deep.loose"): 7,
+        ("truncate", "city"): 100,
+        ("truncate", "street"): 400,
+    }
+    scene.prepare("SET client_min_messages = error; DROP SCHEMA deep CASCADE")
+
+
+def test_prepared_transaction(scene: Scene) -> None:
+    """What was prepared and not committed is said by its name; committed, by what it did."""
+    found = scene.effects("BEGIN; DELETE FROM loose; PREPARE TRANSACTION 'later'")
+    assert said(found) == {("create", "prepared transaction", "later"): None}
+    found = scene.effects("COMMIT PREPARED 'later'")
+    assert said(found) == {
+        ("drop", "prepared transaction", "later"): None,
+        ("delete", "table", "loose"): 30,
+    }

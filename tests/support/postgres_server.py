@@ -37,6 +37,7 @@ SETTINGS = {
     "shared_buffers": "32MB",
     "max_wal_size": "512MB",
     "max_connections": "60",
+    "max_prepared_transactions": "5",
 }
 
 

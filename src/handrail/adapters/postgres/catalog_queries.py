@@ -291,7 +291,20 @@ SELECT 'replication slot', s.slot_name, quote_ident(s.slot_name), '', jsonb_buil
     'plugin', s.plugin, 'type', s.slot_type, 'database', s.database)
 FROM pg_replication_slots s WHERE s.slot_name !~ '^handrail_' AND NOT s.temporary"""
 
-CLUSTER: Final[tuple[LiteralString, ...]] = (_ROLES, _DATABASES, _SETTINGS, _TABLESPACES, _SLOTS)
+# What one of them did nobody sees until somebody commits it: it keeps its locks meanwhile.
+_PREPARED: Final[LiteralString] = """
+SELECT 'prepared transaction', p.transaction::text, quote_ident(p.gid), '', jsonb_build_object(
+    'owner', p.owner, 'database', p.database)
+FROM pg_prepared_xacts p"""
+
+CLUSTER: Final[tuple[LiteralString, ...]] = (
+    _ROLES,
+    _DATABASES,
+    _SETTINGS,
+    _TABLESPACES,
+    _SLOTS,
+    _PREPARED,
+)
 
 PASSWORDS: Final[LiteralString] = """
 SELECT a.oid::text, a.rolpassword FROM pg_authid a WHERE a.rolpassword IS NOT NULL"""

@@ -43,14 +43,20 @@ class Events:
 
 
 def begin(address: Address) -> str:
-    """Begin to record in the database at `address`; return the slot, empty where it cannot."""
+    """Begin to record in the database at `address`; return the slot, empty where it cannot.
+
+    A slot begins where no transaction is open: one that was prepared may stay so for ever.
+    """
     slot = f"{PREFIX}{secrets.token_hex(6)}"
     with administering(address) as session:
+        if one(session, "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts)"):
+            return ""
         try:
+            session.execute("SET statement_timeout = '60s'")
             session.execute(
                 "SELECT pg_catalog.pg_create_logical_replication_slot(%s, 'test_decoding')", [slot]
             )
-        except errors.UndefinedFile:
+        except (errors.UndefinedFile, errors.QueryCanceled):
             return ""
         except errors.Error as error:
             raise translate(error, address) from error
