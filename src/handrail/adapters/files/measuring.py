@@ -21,7 +21,7 @@ from handrail.adapters.files.tree import Entry
 from handrail.plans.facts import Fingerprint, Measure, TableMeasure
 
 _WIDTH_BYTES = 32
-_MODULUS = 2 ** (8 * _WIDTH_BYTES)
+_MODULUS: int = 1 << (8 * _WIDTH_BYTES)
 _NS = 1_000_000_000
 
 

@@ -61,8 +61,8 @@ def compare(base: Manifest, script: Manifest, last: Manifest, now: Manifest) -> 
     found = Differences()
     gone_here, gone_there = _Gone(), _Gone()
     for path, (was, ours, before, theirs) in joined(base(), script(), last(), now()):
-        gone_here.see(path, ours)
-        gone_there.see(path, theirs)
+        gone_here.see(path, was, ours)
+        gone_there.see(path, was, theirs)
         is_ours = _state(was) != _state(ours)
         is_theirs = _state(was) != _state(theirs)
         is_lost = (is_ours and ours is not None and gone_there.has(path)) or (
@@ -76,21 +76,25 @@ def compare(base: Manifest, script: Manifest, last: Manifest, now: Manifest) -> 
 
 
 class _Gone:
-    """Whether one side has a path's directories, while paths come in order."""
+    """Which directory one side has removed, while paths come in order."""
 
     def __init__(self) -> None:
         self._top: bytes | None = None
 
-    def see(self, path: bytes, entry: Entry | None) -> None:
-        """Take the next path of a side; None where that has nothing there."""
+    def see(self, path: bytes, was: Entry | None, entry: Entry | None) -> None:
+        """Take the next path: what it was, and what it is on this side."""
         if self._top is not None and _is_below(path, self._top):
             return
-        is_directory = entry is not None and entry.kind == "directory"
-        self._top = None if is_directory else path
+        is_gone = _is_directory(was) and not _is_directory(entry)
+        self._top = path if is_gone else None
 
     def has(self, path: bytes) -> bool:
-        """Whether `path` lies below what is no directory on this side."""
+        """Whether `path` lies in a directory that this side has removed."""
         return self._top is not None and path != self._top and _is_below(path, self._top)
+
+
+def _is_directory(entry: Entry | None) -> bool:
+    return entry is not None and entry.kind == "directory"
 
 
 def _is_below(path: bytes, top: bytes) -> bool:

@@ -50,7 +50,8 @@ class Tally(Generic[T]):
         self._put(names, _ending(name) if directory in self._by_ending else name, amount)
         if directory not in self._by_ending and len(names) > MOST_NAMES_A_DIRECTORY:
             self._by_ending.add(directory)
-            self._by_directory[directory] = fewer = {}
+            fewer: dict[str, T] = {}
+            self._by_directory[directory] = fewer
             for told, known in names.items():
                 self._put(fewer, _ending(told), known)
 
