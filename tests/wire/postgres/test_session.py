@@ -1,4 +1,4 @@
-"""A session of the guard: clients of every habit get PostgreSQL's own answers, and none gets round it."""
+"""A session: clients of every habit get PostgreSQL's own answers, and none gets round the guard."""
 
 from __future__ import annotations
 
