@@ -14,6 +14,8 @@ from handrail.adapters.postgres import PostgresStore
 from handrail.adapters.postgres.gate import Looker, looker
 from handrail.plans.budget import COUNTED
 from handrail.plans.effect import Effect
+from handrail.plans.model import Allowance, Budget
+from handrail.wire.postgres.roles import limited
 from support.postgres_server import RESOURCE, Scene, Server, has_decoding, said
 from support.store_contract import MARKER, quiet
 
@@ -259,6 +261,20 @@ def test_not_delayed(scene: Scene, session: psycopg.Connection, tmp_path: Path) 
     found = run.commit(session, "CREATE OR REPLACE VIEW cities AS SELECT name FROM place LIMIT 1")
     assert time.monotonic() - began < 2
     assert set(said(found)) == {("alter", "view", "cities")}
+
+
+def test_limited_role(scene: Scene, tmp_path: Path) -> None:
+    """A role that was made for the run sees less; it and its rights are no effects of the run."""
+    run = Run(scene, tmp_path, outside=True)
+    allowed = Budget((Allowance(RESOURCE, "truncate", "table", "loose", 30, 0),), "rehearsal")
+    given = scene.store.connection().parts
+    with limited(run.url, allowed, RESOURCE, "0123456789abcdef") as (user, password):
+        at = f"host={given['host']} port={given['port']} dbname={given['database']}"
+        login = f"{at} user={user} password={password}"
+        with psycopg.connect(login, prepare_threshold=None) as session:
+            assert run.commit(session, "DO $$ BEGIN END $$") == ()
+            found = run.commit(session, "TRUNCATE loose")
+    assert said(found) == {("truncate", "table", "loose"): 30}
 
 
 def test_time(scene: Scene, session: psycopg.Connection, tmp_path: Path) -> None:

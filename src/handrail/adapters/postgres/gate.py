@@ -126,7 +126,7 @@ class Looker:
     def look(self, session: Session) -> tuple[Effect, ...]:
         """Return the same, given a session that is inside the transaction."""
         settle(session, {**SETTINGS, **limits(LOOK_S, INSIDE_LOCK_S)})
-        now = self._read(session)
+        now = self._read(session, _role(session))
         found = self._shapes(now)
         files = self._new_files(session, now.state)
         found += files.values()
@@ -138,10 +138,10 @@ class Looker:
 
     # --- readings ------------------------------------------------------------------------------
 
-    def _read(self, session: Session, *, locks: bool = True) -> _Now:
+    def _read(self, session: Session, role: str, *, locks: bool = True) -> _Now:
+        """Return what there is; without what a role of the run's own left there."""
         state = keeping.read_state(session, counted="none", locks=locks)
         now = _Now(state, read_cluster(session, self._observed.salt))
-        role = str(one(session, "SELECT session_user"))
         return _without(now, role) if OWN_ROLE.fullmatch(role) else now
 
     def _before(self, now: _Now) -> _Now:
@@ -237,13 +237,13 @@ class Looker:
         try:
             # Not to wait for what the open transaction, which waits for this, has locked.
             with reading(outside, LOOK_S, SETTINGS, OUTSIDE_LOCK_S) as session_outside:
-                committed = self._read(session_outside, locks=False)
+                committed = self._read(session_outside, _role(session), locks=False)
         except StoreError:
             return found
         theirs = self._of_others(committed, now, files)
         touched = self._of_strangers(committed, now)
         if touched:
-            touched &= self._of_strangers(committed, self._read(session))
+            touched &= self._of_strangers(committed, self._read(session, _role(session)))
         self._made |= _ids(now.items) - _ids(committed.items)
         return [e for e in found if e not in theirs or e in self._told] + list(touched)
 
@@ -288,6 +288,10 @@ def _entered(conninfo: str) -> Iterator[Session]:
     # Only closed: on leaving a `with` of its own, it would commit the transaction that it is in.
     with closing(psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)) as session:
         yield session
+
+
+def _role(session: Session) -> str:
+    return str(one(session, "SELECT session_user"))
 
 
 # --- what a run's own role leaves in the catalogs ----------------------------------------------

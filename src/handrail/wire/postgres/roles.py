@@ -223,7 +223,7 @@ def _set(
 def _setting_name(setting: str) -> LiteralString:
     """Return a setting's name as SQL: two words with a dot are not one quoted name."""
     parts = [sql.Identifier(part).as_string() for part in setting.split(".")]
-    return ".".join(parts)  # type: ignore[return-value]  # quoted by parts
+    return ".".join(parts)
 
 
 def _grant(session: Session, name: str, allowances: Iterable[Allowance]) -> None:
@@ -254,7 +254,7 @@ def _grant_on(
     for start in range(0, len(chosen), 200):
         names = sql.SQL(", ").join(r.identifier for r in chosen[start : start + 200])
         text: LiteralString = "GRANT {} ON {} {} TO {}"
-        words = (sql.SQL(privilege), sql.SQL(noun))  # type: ignore[arg-type]  # constants
+        words = (sql.SQL(privilege), sql.SQL(noun))
         session.execute(sql.SQL(text).format(*words, names, role))
 
 
