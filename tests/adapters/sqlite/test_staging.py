@@ -169,8 +169,15 @@ def test_others_wrote(store: SqliteStore, guarding: Guarding) -> None:
 
     report = guarding.run(store, DELETES, meanwhile=insert)
     assert report.stop is not None
-    assert "others wrote" in report.stop.what
+    assert "by others" in report.stop.what
     assert rows(path_of(store), "SELECT id FROM readings ORDER BY id") == [(1,), (2,), (3,), (77,)]
+
+
+def test_script_goes_past_its_copy(store: SqliteStore, guarding: Guarding) -> None:
+    """A script that writes to the original by an address of its own is found out."""
+    report = guarding.run(store, lambda _: execute(path_of(store), DELETES))
+    assert report.stop is not None
+    assert "past its copy" in report.stop.what
 
 
 def test_others_wrote_before(store: SqliteStore, guarding: Guarding) -> None:

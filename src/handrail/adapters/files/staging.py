@@ -274,12 +274,14 @@ class _Staging:
         """Name what of the copy leads to the real tree, or out of both."""
         for entry in self._ways_out():
             if len(self.events) >= _MOST_LINKS:
-                return
+                continue
             if entry.kind == "link":
                 target = os.fsdecode(bytes.fromhex(entry.digest))
                 if Path(target).is_relative_to(self.stage.root):
+                    # A caged script comes to its copy by it; what an uncaged one does is told.
                     inside = os.fsencode(Path(target).relative_to(self.stage.root))
                     self.links.append((entry.path, b"" if inside == b"." else inside))
+                    continue
                 what = (
                     f"what is written through the link `{shown(entry.path)}` is not held: it "
                     f"leads to {sanitise(target)}"

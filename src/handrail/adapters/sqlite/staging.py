@@ -10,7 +10,8 @@ Rules:
   journal that SQLite rolls back. A rename would do none of these: whoever has the old file open
   would go on writing there, and the log beside the name belongs to it.
 - Whoever wrote to the original meanwhile is not overwritten: the run is refused. That is asked
-  when the exclusive lock is held and nothing is written yet, of SQLite's own counters.
+  when the exclusive lock is held and nothing is written yet, of SQLite's own counters. A script
+  that has the original's address of its own is found by the same.
 - In `observe` the script works on the file itself.
 """
 
@@ -52,6 +53,14 @@ _MOST_PAGES = 256
 # Source: sqlite.org/fileformat2.html, 1.3: the file change counter.
 _COUNTER_AT = 24
 _COUNTER_BYTES = 4
+
+
+_MOVED = Stop(
+    "would overwrite what was written to the database during the run, by others or by the script "
+    "itself past its copy",
+    "",
+    remedy="run it again when nobody writes there, with the address from the environment",
+)
 
 
 @contextmanager
@@ -201,8 +210,8 @@ class _Staging:
         done = effects(self.copy, self.held.base)
         self._tell_files_beside()
         stop = self._judge(done)
-        if stop is None and done:
-            stop = self._write_back(done)
+        if stop is None:
+            stop = self._write_back(done) if done else self._unless_moved()
         if stop is not None:
             self._tell("refused", stop.what)
             return Report(resource, HOW, stop=stop, events=tuple(self.events))
@@ -224,12 +233,16 @@ class _Staging:
             with answering(self.original):
                 write_back(self.original, self.copy, self.held.has_moved)
         except _MovedError:
-            return Stop(
-                "would overwrite what others wrote to the database during the run",
-                "",
-                remedy="run it again, at a time when nobody writes there",
-            )
+            return _MOVED
         return None
+
+    def _unless_moved(self) -> Stop | None:
+        """Return that the original was written to, although nothing is to be written back.
+
+        The script may have gone past its copy: its own address leads to the original.
+        """
+        with answering(self.original):
+            return _MOVED if self.held.has_moved() else None
 
     def _tell_files_beside(self) -> None:
         own = {self.copy.path.name, *(self.copy.beside(suffix).name for suffix in COMPANIONS)}
