@@ -113,6 +113,16 @@ def test_events(fake: FakeWorld) -> None:
     assert kinds(fake) == ["opened", "guard-event", "guard-event", "guard-event", "ended"]
 
 
+def test_what_a_killed_guard_left(fake: FakeWorld) -> None:
+    """What a killed guard worked with goes with the next one; what a living one has stays."""
+    guards = fake.root / ".handrail" / "guards"
+    for name in ("dead", "living"):
+        (guards / name / "before").mkdir(parents=True)
+    with fake.locks.hold("guard/living", "somebody"):
+        run(fake)
+    assert [path.name for path in guards.iterdir()] == ["living"]
+
+
 def test_no_program(fake: FakeWorld) -> None:
     """A command that is not there is an error, and nothing stays open."""
     with pytest.raises(ScriptError, match="no program `nothing`"):

@@ -104,10 +104,26 @@ def run(world: World, store: Store, asked: Asked, talk: Talk) -> Guarded:
         UsageError: a secret of a store stands in the command's arguments, or it does not exist.
     """
     _refuse_secrets(store, asked.argv)
+    _sweep(world)
     name = world.ids.new()[:8]
-    folder = world.state / "guards" / name
+    with world.locks.hold(_lock(name), "handrail guard"):
+        return _journalled(world, store, asked, talk, world.state / "guards" / name)
+
+
+def _lock(name: str) -> str:
+    return f"guard/{name}"
+
+
+def _sweep(world: World) -> None:
+    """Remove what killed guards worked with: it may hold what their stores do."""
+    for left in (world.state / "guards").glob("*"):
+        if world.locks.holder(_lock(left.name)) is None:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _journalled(world: World, store: Store, asked: Asked, talk: Talk, folder: Path) -> Guarded:
     folder.mkdir(parents=True, mode=0o700)
-    chain = f"guard-{name}"
+    chain = f"guard-{folder.name}"
     told = {"command": asked.argv[0], "store": store.resource}
     world.journal.append(chain, "opened", told | {"mode": asked.limits.mode})
     try:
