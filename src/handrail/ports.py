@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup, Fingerprint, Identity, Measure
@@ -155,6 +155,17 @@ class StoreGuard(Protocol):
 
         What waited for that takes effect now, where it is inside the limits. Nobody reaches the
         store through this guard any more. Twice equals once.
+        """
+
+
+@runtime_checkable
+class Asks(Protocol):
+    """Whoever hears a guard's events and can be asked about a statement."""
+
+    def ask(self, statement: str, why: str, is_over: Callable[[], bool]) -> bool:
+        """Let a statement wait for somebody's word; return whether it may begin.
+
+        Called from a thread of its own; returns False once `is_over` says so.
         """
 
 

@@ -73,19 +73,19 @@ class Ledger:
     # --- what was run --------------------------------------------------------------------------
 
     def follow(self, template: str) -> bool:
-        """Note a statement; return False for the first one that the rehearsal did not have.
+        """Note a statement; return False where it is new, and the rehearsal did not have it.
 
-        Always True where there was no rehearsal to compare with.
+        Always True where there was no rehearsal to compare with. The first one is an event.
         """
         with self._lock:
-            if template not in self._trace and len(self._trace) < MOST_TEMPLATES:
+            is_new = template not in self._trace
+            if is_new and len(self._trace) < MOST_TEMPLATES:
                 self._trace[template] = None
-        if not self._known or template in self._known:
+        if not is_new or not self._known or template in self._known:
             return True
-        first = not any(event.kind == "diverged" for event in self._events)
-        if first:
+        if not any(event.kind == "diverged" for event in self._events):
             self.tell("diverged", f"not in the rehearsal: {template[:200]}")
-        return not first
+        return False
 
     def leave_unheld(self, template: str) -> None:
         """Note that a statement took effect as it ran."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 from typing import Any, TypeVar
 
 import uvloop
 
 T = TypeVar("T")
+THREADS = 64
 
 
 class Loop:
@@ -22,6 +24,8 @@ class Loop:
 
     def __init__(self, name: str) -> None:
         self._loop = uvloop.new_event_loop()
+        # Some of these wait for people: those that look must not wait for them.
+        self._loop.set_default_executor(ThreadPoolExecutor(THREADS, name))
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 

@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,8 @@ def guarded(
         store: the target, or a clone of it: its `connection` has the real credentials.
         limits: what the script is held to.
         folder: an empty private folder.
-        hear: told each event, from the guard's own thread.
+        hear: told each event, from the guard's own thread; one that can be asked (`ports.Asks`)
+            lets statements wait for somebody's word.
         look: reads, inside an open transaction, all that is not rows and that was done so far;
             without it, a transaction that declares anything anew is refused.
 
@@ -45,8 +47,23 @@ def guarded(
     from handrail.wire.postgres.listening import PostgresGuard  # noqa: PLC0415  start-up time
 
     del folder
-    guard = PostgresGuard(store, Ledger(store.resource, limits, hear), look)
-    try:
-        yield guard
-    finally:
-        guard.close()
+    with _role(store, limits) as role:
+        guard = PostgresGuard(store, Ledger(store.resource, limits, hear), look, hear, role)
+        try:
+            yield guard
+        finally:
+            guard.close()
+
+
+@contextmanager
+def _role(store: Store, limits: Limits) -> Iterator[tuple[str, str] | None]:
+    """Give the role that the guard connects as; None for the store's own."""
+    if limits.role != "limited" or limits.budget is None:
+        yield None
+        return
+    from handrail.wire.postgres import roles  # noqa: PLC0415  start-up time
+
+    token = secrets.token_hex(16)
+    url = store.connection().parts["url"]
+    with roles.limited(url, limits.budget, store.resource, token) as role:
+        yield role

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from handrail.errors import StoreError
 from handrail.plans.holding import Report
-from handrail.ports import Connection, Store
+from handrail.ports import Asks, Connection, Store
 from handrail.wire.ledger import Ledger, Refusal
 from handrail.wire.postgres import clients, refusing, tables, upstream
 from handrail.wire.postgres.clients import CancelAsked, Client
@@ -48,17 +48,31 @@ class PostgresGuard:
         store: has the real credentials.
         ledger: what the run is held to, and counts.
         look: see `guarded`.
+        hear: whoever hears the events; asked where a statement waits, if it can be.
+        role: user and password of the role that it connects as; None for the store's own.
     """
 
-    def __init__(self, store: Store, ledger: Ledger, look: Look | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        look: Look | None,
+        hear: object = None,
+        role: tuple[str, str] | None = None,
+    ) -> None:
         self._store = store
+        self._role = role
         self._ledger = ledger
         self._real = store.connection()
         self._server = upstream.read_server(self._real.parts["url"])
         self._secret = clients.Secret(
             frozenset({self._real.parts.get("user") or self._server.user}), secrets.token_hex(16)
         )
-        self._rules = Rules(ledger, look, self._real.parts["database"], self._plain_tables)
+        if role is not None:
+            self._server = replace(self._server, user=role[0], password=role[1])
+        asks = hear if isinstance(hear, Asks) else None
+        database = self._real.parts["database"]
+        self._rules = Rules(ledger, look, database, self._plain_tables, asks)
         self._sessions: dict[int, _Open] = {}
         self._numbers = 0
         self._greeting: set[asyncio.Task[None]] = set()
@@ -118,6 +132,7 @@ class PostgresGuard:
                 trace=ledger.trace,
                 unheld=ledger.unheld,
                 kept=ledger.kept,
+                role="own" if self._role is None else "limited",
             )
         return self._report
 
@@ -246,6 +261,7 @@ class PostgresGuard:
 
     async def _end(self) -> None:
         """Let nobody in any more; wait for what is under way, then cut it off."""
+        self._rules.is_over = True
         self._listener.close()
         for task in tuple(self._greeting):
             task.cancel()

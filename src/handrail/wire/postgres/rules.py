@@ -9,19 +9,19 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from handrail.plans.effect import Effect
 from handrail.plans.holding import Limits
+from handrail.ports import Asks
 from handrail.wire.ledger import Key, Ledger, Refusal
 from handrail.wire.postgres import classify
 from handrail.wire.postgres.statement import Statement
 
 # Given a conninfo that leads into an open transaction: all that is not rows, of the run so far.
 Look = Callable[[str], tuple[Effect, ...]]
-# Asked with a template and a reason, while a statement waits; True lets it begin.
-Ask = Callable[[str, str], Awaitable[bool]]
 
 _WRITES = frozenset({"write", "copy-in", "procedure", "alone", "two-phase", "unknown"})
 
@@ -40,6 +40,8 @@ class Rules:
         ledger: of the run.
         look: for what is not rows; None where there was no observation to compare with.
         database: the one that was observed; others have their names before those of tables.
+        read_plain: reads which tables are plain; None where that cannot be said.
+        asks: whom a statement that the rehearsal did not have waits for.
     """
 
     def __init__(
@@ -48,14 +50,15 @@ class Rules:
         look: Look | None,
         database: str,
         read_plain: Callable[[], PlainTables | None] = lambda: None,
-        ask: Ask | None = None,
+        asks: Asks | None = None,
     ) -> None:
         self.ledger = ledger
         self.limits: Limits = ledger.limits
         self.look = look
         self.database = database
         self._read_plain = read_plain
-        self._ask = ask
+        self._asks = asks
+        self.is_over = False
         self._plain: PlainTables | None = read_plain()
         self._reading = 0
         self._classifier = classify.Classifier()
@@ -117,12 +120,17 @@ class Rules:
         """Decide about a statement that the rehearsal did not have."""
         if self.limits.divergence == "report":
             return None
-        allowed = False
-        if self.limits.divergence == "hold" and self._ask is not None:
-            waiting = self._ask(statement.template, "not in the rehearsal")
-            allowed = await _within(waiting, self.limits.hold_s if locks_held else None)
-        if allowed:
-            return None
+        if self.limits.divergence == "hold" and self._asks is not None:
+            clock = asyncio.get_running_loop().time
+            latest_s = clock() + self.limits.hold_s if locks_held else math.inf
+            allowed = await asyncio.to_thread(
+                self._asks.ask,
+                statement.template,
+                "not in the rehearsal",
+                lambda: self.is_over or clock() > latest_s,
+            )
+            if allowed:
+                return self.ledger.stopped()
         return self.ledger.refuse("run what the rehearsal did not", statement.template)
 
     # --- amounts -------------------------------------------------------------------------------
@@ -173,10 +181,3 @@ class Rules:
         """Return what writing to foreign tables is: nobody counts it here."""
         why = "its rows are on another server"
         return tuple(self.unseen("foreign table", name, why) for name in names)
-
-
-async def _within(waiting: Awaitable[bool], seconds: float | None) -> bool:
-    try:
-        return await asyncio.wait_for(waiting, seconds)
-    except TimeoutError:
-        return False
