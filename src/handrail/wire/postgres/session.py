@@ -170,10 +170,16 @@ class Session(asyncio.Protocol):
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         for frame in waiting:
             self._take_copied(frame)
-        self._client.resume_reading()
+        if self._leaving and (self._copying or self._after_copy):
+            self.close()
+        elif not self._client.is_closing():
+            self._client.resume_reading()
 
     def eof_received(self) -> bool:
         """The client says no more: what it sent before is served first."""
+        if self._copying or self._after_copy:  # rows that will never come
+            self.close()
+            return False
         self.leave()
         return True
 
