@@ -50,7 +50,7 @@ class GuardProcess:
 
     def settle(self) -> dict[str, Any]:
         """End the guard, and return its report as plain values. Twice equals once."""
-        if self._process.poll() is None:
+        if not self.report:
             told, _ = self._process.communicate(timeout=END_S)
             if self._process.returncode != 0:
                 raise RuntimeError(f"the guard ended with {self._process.returncode}")
@@ -61,19 +61,6 @@ class GuardProcess:
         """End the guard's process as a crash does."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
-
-    def freeze(self) -> None:
-        """Let the process do nothing more until it is killed."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def close(self) -> None:
-        """End it, however it is."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream and not stream.closed:
-                stream.close()
 
 
 @contextmanager
@@ -109,11 +96,15 @@ def running(
         told = json.loads(line)
         guard = GuardProcess(process.pid, told["environment"], told["parts"], process)
         yield guard
-        guard.settle()
+        if process.returncode != -signal.SIGKILL:
+            guard.settle()
     finally:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
 
 
 def serve(asked: IO[str], said: IO[str]) -> None:
