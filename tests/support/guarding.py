@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,7 +123,12 @@ class Database:
             }
 
     @contextmanager
-    def guarded(self, limits: Limits, store: Store | None = None) -> Iterator[Guarded]:
+    def guarded(
+        self,
+        limits: Limits,
+        store: Store | None = None,
+        hear: Callable[[Event], None] | None = None,
+    ) -> Iterator[Guarded]:
         """Give a guard of this database."""
         self._observed += 1
         before = self._folder / f"before-{self._observed}"
@@ -134,7 +139,7 @@ class Database:
         folder.mkdir()
         events: list[Event] = []
         look = gate.looker(target.resource, before, target.connection().parts["url"])
-        with postgres.guarded(target, limits, folder, events.append, look) as guard:
+        with postgres.guarded(target, limits, folder, hear or events.append, look) as guard:
             yield Guarded(guard, target, events)
 
     def drop(self) -> None:

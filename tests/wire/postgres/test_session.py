@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import psycopg
 import pytest
 
-from handrail.plans.holding import Limits
+from handrail.plans.holding import Event, Limits
 from support.guarding import Database, budget, hold
+from support.postgres_server import OWNER
 
 COMMITTING = """
 CREATE PROCEDURE in_steps() LANGUAGE plpgsql AS $$ BEGIN
@@ -240,3 +242,53 @@ def test_the_rehearsals_other_statements_are_told_apart(database: Database) -> N
             client.execute("SELECT count(*) FROM notes WHERE id > 7")
             with pytest.raises(psycopg.Error, match="run what the rehearsal did not"):
                 client.execute("SELECT max(id) FROM devices")
+
+
+class Asked:
+    """Somebody who hears events, and answers when a statement waits."""
+
+    def __init__(self, *, answer: bool) -> None:
+        self.heard: list[Event] = []
+        self.statements: list[str] = []
+        self._answer = answer
+
+    def __call__(self, event: Event) -> None:
+        self.heard.append(event)
+
+    def ask(self, statement: str, why: str, is_over: Callable[[], bool]) -> bool:
+        """Answer at once."""
+        assert why == "not in the rehearsal"
+        assert not is_over()
+        self.statements.append(statement)
+        return self._answer
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_statement_waits_for_somebodys_word(database: Database, *, answer: bool) -> None:
+    """What was not rehearsed begins when another person lets it, and is refused when not."""
+    asked = Asked(answer=answer)
+    limits = hold(budget(), trace=("SELECT $1",), divergence="hold")
+    with database.guarded(limits, hear=asked) as guarded, guarded.connect() as client:
+        assert client.execute("SELECT 1").fetchone() == (1,)
+        if answer:
+            assert client.execute("SELECT count(*) FROM notes").fetchone() == (50,)
+        else:
+            with pytest.raises(psycopg.Error, match="run what the rehearsal did not"):
+                client.execute("SELECT count(*) FROM notes")
+    assert asked.statements == ["SELECT count(*) FROM notes"]
+
+
+def test_a_limited_role_may_do_what_the_budget_says(database: Database) -> None:
+    """The run's own role may do what the budget says, nothing else, and is gone afterwards."""
+    database.server.execute(f"ALTER ROLE {OWNER} CREATEROLE")
+    with database.guarded(hold(budget(delete_notes=5), role="limited")) as guarded:
+        with guarded.connect() as client:
+            client.execute("DELETE FROM notes WHERE id <= 5")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                client.execute("UPDATE devices SET seen = 1")
+        assert guarded.settle().role == "limited"
+    assert database.counts()["notes"] == 45
+    assert (
+        database.ask("SELECT count(*) FROM pg_roles WHERE rolname ~ '^handrail_' AND NOT rolsuper")
+        == 0
+    )
