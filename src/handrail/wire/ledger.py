@@ -175,7 +175,8 @@ class Ledger:
             return not self._breaches(self._rows(total))
 
     def refuse(self, what: str, statement: str = "", remedy: str = "") -> Refusal:
-        """Stop the run for a reason that is not an amount; a run that is stopped stays so."""
+        """Stop the run because it would do `what`; a run that is stopped stays so."""
+        what = f"would {what}"
         with self._lock:
             if self.stop is None:
                 self.stop = Stop(
@@ -259,5 +260,6 @@ class Ledger:
         stop = self.stop
         if stop is None:  # pragma: no cover  only asked once there is one
             raise AssertionError("nothing was refused")
-        kept = f"{stop.kept} earlier transactions of this run were kept"
+        one = "1 earlier transaction of this run was kept"
+        kept = one if stop.kept == 1 else f"{stop.kept} earlier transactions of this run were kept"
         return Refusal(f"handrail: stopped before it took effect: {stop.what}", kept, stop.remedy)

@@ -12,6 +12,7 @@ from handrail.wire.ledger import Refusal
 from handrail.wire.postgres import frames
 
 CODE = "HR000"
+_CONTEXT = (b"W", b"F", b"L", b"R")
 
 
 def failing(refusal: Refusal) -> bytes:
@@ -28,6 +29,16 @@ def _literal(text: str) -> str:
         f"pg_catalog.convert_from(pg_catalog.decode('{digits}'::pg_catalog.text,"
         " 'hex'::pg_catalog.text), 'UTF8'::pg_catalog.name)"
     )
+
+
+def without_context(error: bytes) -> bytes:
+    """Return the server's ErrorResponse without where in our own statement it was raised."""
+    kept, at = b"", frames.HEADER
+    while at < len(error) and error[at]:
+        _, end = frames.text(error, at + 1)
+        kept += error[at:end] if error[at : at + 1] not in _CONTEXT else b""
+        at = end
+    return frames.build(b"E", kept + b"\0")
 
 
 def frame(refusal: Refusal) -> bytes:

@@ -281,4 +281,5 @@ class Transactions:
         answer = await self._link.ask(refusing.failing(refusal))
         self.note(answer)
         said = answer.error is not None and answer.error.code == refusing.CODE
-        self._show(answer.error_frame if said else refusing.frame(refusal))
+        own = refusing.without_context(answer.error_frame) if said else refusing.frame(refusal)
+        self._show(own)

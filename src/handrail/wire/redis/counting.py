@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from handrail.wire.redis.judging import Judged
-from handrail.wire.redis.pairing import Entry, Plain, Silent, Told
-from handrail.wire.redis.plan import UPDATE, Change, Plan, amounts_of
+from handrail.wire.redis.pairing import Changed, Entry, Plain, Silent, Told
+from handrail.wire.redis.plan import UPDATE, Change, Plan, amounts_of, is_wanted_whole
 from handrail.wire.redis.replies import ErrorReply, Reply
 from handrail.wire.redis.requests import Request, encode
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from handrail.wire.ledger import Key, Ledger
 
 Parts = list[bytes | Request]
+_ANSWERS = (b"WRONGTYPE", b"ERR no such key")
 _NIL = (b"$-1", b"*-1", b"_")
 # A script that did not begin.
 _NEVER_BEGAN = (
@@ -64,7 +65,7 @@ class Counted:
         if plan is None or fixed is not None:
             item = _Item(self, judged, lambda _: list(fixed or ()), 0)
             return [Told(item.acted)], [request]
-        item = _Item(self, judged, plan.count, len(plan.looks) + len(plan.after))
+        item = _Item(self, judged, plan.changes, len(plan.looks) + len(plan.after))
         before: list[Entry] = [_look(item, look) for look in plan.looks]
         act = Told(item.acted, whole=plan.blocks, blocks=plan.blocks)
         after: list[Entry] = [_look(item, look) for look in plan.after]
@@ -77,9 +78,14 @@ class Counted:
         return [*before, act, *after], parts
 
     @staticmethod
-    def plain(request: Request) -> tuple[list[Entry], Parts]:
-        """Return the same of a command that is not counted."""
-        return [Plain(1)], [request]
+    def plain(request: Request, error: str) -> tuple[list[Entry], Parts]:
+        """Return the same of a command that is not counted, or only stands for one in error."""
+        line = b"-%s\r\n" % error.encode("utf-8", "backslashreplace")
+        return [Changed(lambda _: line) if error else Plain(1)], [request]
+
+    def compare_after(self) -> None:
+        """What it did is compared with the budget when it has run: it could not be before."""
+        self._exceeds = True
 
     def done(self, changes: Sequence[Change], *, exceeds: bool) -> None:
         """Take what one command did; the last one settles all of them."""
@@ -162,12 +168,12 @@ class _Item:
 
 
 def _look(item: _Item, look: tuple[bytes, ...]) -> Silent:
-    return Silent(item.looked, whole=look[0] == b"TIME")
+    return Silent(item.looked, whole=is_wanted_whole(look))
 
 
 def is_blind(answer: Reply) -> bool:
-    """Whether the guard may not look there; that a key has another type is an answer."""
-    return isinstance(answer, ErrorReply) and not answer.text.startswith(b"WRONGTYPE")
+    """Whether the guard may not look there; that a key is none, or another one, is an answer."""
+    return isinstance(answer, ErrorReply) and not answer.text.startswith(_ANSWERS)
 
 
 def _most(plan: Plan, database: int) -> list[Change]:

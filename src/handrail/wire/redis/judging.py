@@ -108,6 +108,10 @@ class Judge:
         except UnjudgedError as error:
             return self.ledger.refuse(f"run {template}: {error}", template)
 
+    def was_rehearsed(self, judged: Judged) -> bool:
+        """Whether the rehearsal ran a command of the same template."""
+        return judged.template in self._allowed
+
     def _refuse_kind(self, entry: Entry, template: str) -> Refusal | None:
         if entry.kind == "admin":
             self.ledger.tell("bypass", f"{template} was refused")

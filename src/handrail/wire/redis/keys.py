@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from handrail.wire.redis.members import (
     LIST,
@@ -51,7 +52,7 @@ _GET_OPTIONS = frozenset({b"GET", b"BY"})
 
 
 def _delete(asked: Asked) -> Plan:
-    """Plan DEL, UNLINK and GETDEL: one look a pattern, however many keys it has."""
+    """Plan DEL and UNLINK: one look a pattern, however many keys it has."""
     keys = distinct(asked.words)
     groups: dict[str, list[bytes]] = {}
     for key in keys:
@@ -71,6 +72,16 @@ def _delete(asked: Asked) -> Plan:
     return Plan(keys, looks, count, worst)
 
 
+def _get_and_delete(asked: Asked) -> Plan:
+    key = asked.words[0]
+    place = asked.at(key)
+
+    def count(answers: Sequence[Reply]) -> list[Change]:
+        return [(DELETE, KEY, place, 1)] if answers[0] == STRING else []
+
+    return Plan((key,), ((b"TYPE", key),), count, ((DELETE, KEY, place, 1),))
+
+
 def _rename(asked: Asked) -> Plan:
     source, target = asked.words[0], asked.words[1]
     here, there = asked.at(source), asked.at(target)
@@ -87,13 +98,15 @@ def _rename(asked: Asked) -> Plan:
     if not only_new:
         worst.append((DELETE, KEY, there, 1))
     looks = ((b"EXISTS", source), (b"EXISTS", target))
-    return Plan((source, target), looks, count, tuple(worst), obscures=(here, there))
+    return Plan((source, target), looks, count, tuple(worst), hides=(there,))
 
 
 def _copy(asked: Asked) -> Plan:
     source, target = asked.words[0], asked.words[1]
     database, replaces = _copy_options(asked)
     there = (database, target)
+    if there == asked.at(source):
+        return Plan((), (), nothing, ())
     worst: list[Change] = [(INSERT, KEY, there, 1)]
     if replaces:
         worst.append((DELETE, KEY, there, 1))
@@ -112,7 +125,7 @@ def _copy(asked: Asked) -> Plan:
         return [(DELETE, KEY, there, 1), (INSERT, KEY, there, 1)] if replaces else []
 
     keys = (source, target) if database == asked.database else (source,)
-    return Plan(keys, looks, count, tuple(worst), obscures=(there,))
+    return Plan(keys, looks, count, tuple(worst), hides=(there,))
 
 
 def _copy_options(asked: Asked) -> tuple[int, bool]:
@@ -131,12 +144,14 @@ def _copy_options(asked: Asked) -> tuple[int, bool]:
 def _move(asked: Asked) -> Plan:
     key, database = asked.words[0], whole(asked.words[1])
     here, there = asked.at(key), (database, key)
+    if here == there:
+        return Plan((), (), nothing, ())
     worst = ((DELETE, KEY, here, 1), (INSERT, KEY, there, 1))
 
     def count(answers: Sequence[Reply]) -> list[Change]:
         return list(worst) if is_there(answers[0]) else []
 
-    return Plan((key,), ((b"EXISTS", key),), count, worst, obscures=(there,))
+    return Plan((key,), ((b"EXISTS", key),), count, worst, hides=(there,))
 
 
 def _restore(asked: Asked) -> Plan:
@@ -151,17 +166,21 @@ def _restore(asked: Asked) -> Plan:
     worst: tuple[Change, ...] = ((INSERT, KEY, place, 1),)
     if replaces:
         worst = (*worst, (DELETE, KEY, place, 1))
-    return Plan((key,), ((b"EXISTS", key),), count, worst, obscures=(place,))
+    return Plan((key,), ((b"EXISTS", key),), count, worst, hides=(place,))
 
 
 # --- results that are stored -------------------------------------------------------------------
 
 
-def _stored(asked: Asked, target: bytes, kind: bytes, result: Look) -> Plan:
+def _stored(
+    asked: Asked, target: bytes, kind: bytes, result: Look, sources: Sequence[bytes]
+) -> Plan:
     """Plan the storing of what the reading command `result` gives, as type `kind`, in `target`."""
     place = asked.at(target)
 
     def count(answers: Sequence[Reply]) -> list[Change]:
+        if isinstance(answers[2], ErrorReply):
+            return []
         before, made = answers[0], number(answers[2])
         lost = 0 if isinstance(answers[1], ErrorReply) else number(answers[1])
         changes: list[Change] = [(DELETE, MEMBER, place, lost), (INSERT, MEMBER, place, made)]
@@ -170,27 +189,36 @@ def _stored(asked: Asked, target: bytes, kind: bytes, result: Look) -> Plan:
         return [(DELETE, KEY, place, 1), *changes] if is_there(before) else []
 
     looks = ((b"TYPE", target), (SIZES[kind], target), result)
-    return Plan((target,), looks, count, None, kind, obscures=(place,))
+    return Plan(
+        (target, *sources),
+        looks,
+        count,
+        None,
+        kind,
+        sources=tuple(sources),
+        obscures=(place,),
+        any_type=True,
+    )
 
 
 def _store_sets(asked: Asked) -> Plan:
     reading = asked.name.removesuffix("STORE").encode()
-    return _stored(asked, asked.words[0], SET, (reading, *asked.words[1:]))
+    return _stored(asked, asked.words[0], SET, (reading, *asked.words[1:]), asked.words[1:])
 
 
 def _store_sorted(asked: Asked) -> Plan:
     reading = asked.name.removesuffix("STORE").encode()
-    numbered_keys(asked.words, 1)
-    return _stored(asked, asked.words[0], SORTED, (reading, *asked.words[1:]))
+    sources, _ = numbered_keys(asked.words, 1)
+    return _stored(asked, asked.words[0], SORTED, (reading, *asked.words[1:]), sources)
 
 
 def _store_range(asked: Asked) -> Plan:
-    return _stored(asked, asked.words[0], SORTED, (b"ZRANGE", *asked.words[1:]))
+    return _stored(asked, asked.words[0], SORTED, (b"ZRANGE", *asked.words[1:]), asked.words[1:2])
 
 
 def _store_places(asked: Asked) -> Plan:
     reading = tuple(word for word in asked.words[1:] if word.upper() != b"STOREDIST")
-    return _stored(asked, asked.words[0], SORTED, (b"GEOSEARCH", *reading))
+    return _stored(asked, asked.words[0], SORTED, (b"GEOSEARCH", *reading), asked.words[1:2])
 
 
 def _around(asked: Asked) -> Plan:
@@ -208,7 +236,7 @@ def _around(asked: Asked) -> Plan:
             reading.append(word)
     if target is None:
         return Plan((), (), nothing, ())
-    return _stored(asked, target, SORTED, (asked.name.encode() + b"_RO", *reading))
+    return _stored(asked, target, SORTED, (asked.name.encode() + b"_RO", *reading), reading[:1])
 
 
 def _sort(asked: Asked) -> Plan:
@@ -229,7 +257,7 @@ def _sort(asked: Asked) -> Plan:
             reading += [next(rest, b""), next(rest, b"")]
     if target is None:
         return Plan((), (), nothing, ())
-    return _stored(asked, target, LIST, (b"SORT", *reading))
+    return _stored(asked, target, LIST, (b"SORT", *reading), reading[:1])
 
 
 def _bit_operation(asked: Asked) -> Plan:
@@ -243,7 +271,8 @@ def _bit_operation(asked: Asked) -> Plan:
 
     looks: tuple[Look, ...] = ((b"TYPE", target), *((b"STRLEN", source) for source in sources))
     worst = (*touched_worst(place), (DELETE, KEY, place, 1))
-    return Plan((target,), looks, count, worst, STRING, obscures=(place,))
+    keys = (target, *sources)
+    return Plan(keys, looks, count, worst, STRING, sources=sources)
 
 
 def _merge(asked: Asked) -> Plan:
@@ -272,9 +301,7 @@ def _waiting(plan: Plan, looks: int) -> Plan:
             return list(worst)
         return plan.count(answers)
 
-    return Plan(
-        plan.keys, plan.looks, count, worst, plan.makes, blocks=True, obscures=plan.obscures
-    )
+    return replace(plan, count=count, worst=worst, blocks=True)
 
 
 def _wait_to_pop(kind: bytes) -> Rule:
@@ -321,8 +348,8 @@ def by_looking(asked: Asked, keys: Sequence[bytes]) -> Plan:
         verb = INSERT if grown > 0 else DELETE
         return [*found, (verb, KEY, asked.at(b""), abs(grown))]
 
-    obscures = tuple(asked.at(key) for key in unique)
-    return Plan(unique, looks, count, None, after=looks, obscures=obscures)
+    hides = tuple(asked.at(key) for key in unique)
+    return Plan(unique, looks, count, None, after=looks, hides=hides)
 
 
 def _between(place: Place, was: bool, now: bool) -> list[Change]:  # noqa: FBT001  before, after
@@ -336,7 +363,7 @@ def _between(place: Place, was: bool, now: bool) -> list[Change]:  # noqa: FBT00
 RULES: dict[str, Rule] = {
     "DEL": _delete,
     "UNLINK": _delete,
-    "GETDEL": _delete,
+    "GETDEL": _get_and_delete,
     "RENAME": _rename,
     "RENAMENX": _rename,
     "COPY": _copy,

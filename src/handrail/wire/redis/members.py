@@ -144,12 +144,13 @@ def _insert_beside(asked: Asked) -> Plan:
 
 
 def _set_item(asked: Asked) -> Plan:
-    key = asked.words[0]
+    key, index = asked.words[0], whole(asked.words[1])
     place = asked.at(key)
     worst = ((UPDATE, KEY, place, 1), (UPDATE, MEMBER, place, 1))
 
     def count(answers: Sequence[Reply]) -> list[Change]:
-        return list(worst) if number(answers[0]) else []
+        size = number(answers[0])
+        return list(worst) if -size <= index < size else []
 
     return Plan((key,), ((b"LLEN", key),), count, worst, LIST)
 

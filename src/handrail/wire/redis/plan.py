@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from handrail.plans.patterns import pattern_of
 from handrail.wire.ledger import Key as LedgerKey
-from handrail.wire.redis.replies import Reply
+from handrail.wire.redis.replies import ErrorReply, Reply
 
 KEY, MEMBER = "key", "member"
 INSERT, UPDATE, DELETE, EXPIRE = "insert", "update", "delete", "expire"
@@ -52,14 +52,17 @@ class Plan:
     Attributes:
         keys: what it depends on, in its own database.
         looks: reading commands whose answers tell what it would do.
-        count: what it would do, given the answers in order; without errors among them.
+        count: what it would do, given the answers in order.
         worst: the most that it could do, whatever is there; None where that is unbounded.
         makes: the type of what it makes or changes.
         adds: members that the first key has afterwards.
         removes: members that the first key has no more.
         after: looks to take when it has run: it is counted by both.
         blocks: whether it may wait for others; its reply then names the key, or is nil.
-        obscures: keys whose content nobody knows afterwards.
+        sources: keys that it only reads, and depends on.
+        obscures: collections of which nobody knows the members afterwards.
+        hides: keys of which nobody knows the type afterwards.
+        any_type: whether it works although a look finds a key of another type; else it fails then.
     """
 
     keys: tuple[bytes, ...]
@@ -71,7 +74,16 @@ class Plan:
     removes: tuple[bytes, ...] = ()
     after: tuple[Look, ...] = ()
     blocks: bool = False
+    sources: tuple[bytes, ...] = ()
     obscures: tuple[Place, ...] = ()
+    hides: tuple[Place, ...] = ()
+    any_type: bool = False
+
+    def changes(self, answers: Sequence[Reply]) -> list[Change]:
+        """Return what the command would do, given what its looks found."""
+        if not self.any_type and any(is_wrong_type(answer) for answer in answers):
+            return []
+        return self.count(answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +164,16 @@ def is_there(answer: Reply) -> bool:
     if isinstance(answer, int):
         return answer > 0
     return answer is not None and answer != NONE
+
+
+def is_wrong_type(answer: Reply) -> bool:
+    """Whether a look found a key of another type than the command is for."""
+    return isinstance(answer, ErrorReply) and answer.text.startswith(b"WRONGTYPE")
+
+
+def is_wanted_whole(look: Look) -> bool:
+    """Whether all of a look's answer is wanted, not its first line."""
+    return look[0] in {b"TIME", b"XINFO"}
 
 
 def distinct(words: Iterable[bytes]) -> tuple[bytes, ...]:

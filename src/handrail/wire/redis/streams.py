@@ -9,13 +9,14 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from handrail.wire.redis.plan import (
     DELETE,
     INSERT,
     KEY,
     MEMBER,
+    NONE,
     SYNTAX,
     UPDATE,
     Asked,
@@ -128,6 +129,8 @@ def _change(keys: Sequence[bytes], asked: Asked, *, blocks: bool = False) -> Pla
     places = [asked.at(key) for key in keys]
 
     def count(answers: Sequence[Reply]) -> list[Change]:
+        if any(answer not in {STREAM, NONE} for answer in answers):
+            return []
         return [
             (UPDATE, KEY, place, 1)
             for place, answer in zip(places, answers, strict=True)
@@ -135,7 +138,7 @@ def _change(keys: Sequence[bytes], asked: Asked, *, blocks: bool = False) -> Pla
         ]
 
     worst = tuple((UPDATE, KEY, place, 1) for place in places)
-    looks = tuple((b"EXISTS", key) for key in keys)
+    looks = tuple((b"TYPE", key) for key in keys)
     return Plan(tuple(keys), looks, count, worst, STREAM, blocks=blocks)
 
 
@@ -147,14 +150,19 @@ def _group(asked: Asked) -> Plan:
     """Plan XGROUP: its first word is what it does."""
     key = asked.words[1]
     place = asked.at(key)
-    makes = asked.words[0].upper() == b"CREATE" and b"MKSTREAM" in asked.upper(4)
-    if not makes:
+    if asked.words[0].upper() != b"CREATE":
         return _change((key,), asked)
+    makes = b"MKSTREAM" in asked.upper(4)
 
     def count(answers: Sequence[Reply]) -> list[Change]:
+        if answers[0] not in {STREAM, NONE} or (answers[0] == NONE and not makes):
+            return []
+        if asked.words[2] in groups_of(answers[1]):
+            return []
         return touched(place, existed=is_there(answers[0]))
 
-    return Plan((key,), ((b"EXISTS", key),), count, touched_worst(place), STREAM)
+    looks: tuple[Look, ...] = ((b"TYPE", key), (b"XINFO", b"GROUPS", key))
+    return Plan((key,), looks, count, touched_worst(place), STREAM)
 
 
 def _read_group(asked: Asked) -> Plan:
@@ -165,7 +173,24 @@ def _read_group(asked: Asked) -> Plan:
     rest = asked.words[start:]
     if not rest or len(rest) % 2:
         raise MalformedError(SYNTAX)
-    return _change(rest[: len(rest) // 2], asked, blocks=b"BLOCK" in options[3:start])
+    keys, group = rest[: len(rest) // 2], asked.words[1]
+    plan = _change(keys, asked, blocks=b"BLOCK" in options[3:start])
+
+    def count(answers: Sequence[Reply]) -> list[Change]:
+        types, groups = answers[: len(keys)], answers[len(keys) :]
+        return plan.count(types) if all(group in groups_of(one) for one in groups) else []
+
+    looks = (*plan.looks, *((b"XINFO", b"GROUPS", key) for key in keys))
+    return replace(plan, looks=looks, count=count)
+
+
+def groups_of(answer: Reply) -> set[bytes]:
+    """Return the names of a stream's groups, as XINFO GROUPS tells them."""
+    found: set[bytes] = set()
+    for group in answer if isinstance(answer, list) else []:
+        if isinstance(group, list) and len(group) > 1 and isinstance(group[1], bytes):
+            found.add(group[1])
+    return found
 
 
 RULES: dict[str, Rule] = {

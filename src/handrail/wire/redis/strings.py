@@ -8,12 +8,14 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from handrail.wire.redis.plan import (
     DELETE,
     EXPIRE,
     INSERT,
     KEY,
+    NONE,
     SYNTAX,
     UPDATE,
     Asked,
@@ -46,7 +48,8 @@ def _worst_set(place: Place) -> tuple[Change, ...]:
 def _set(asked: Asked) -> Plan:
     key = asked.words[0]
     flags, time = _set_options(asked.upper(2))
-    return _assign(asked, key, nx=b"NX" in flags, xx=b"XX" in flags, time=time)
+    gets = b"GET" in flags
+    return _assign(asked, key, nx=b"NX" in flags, xx=b"XX" in flags, time=time, gets=gets)
 
 
 def _set_options(words: list[bytes]) -> tuple[set[bytes], tuple[bytes, int] | None]:
@@ -72,6 +75,7 @@ def _assign(
     nx: bool = False,
     xx: bool = False,
     time: tuple[bytes, int] | None = None,
+    gets: bool = False,
 ) -> Plan:
     place = asked.at(key)
     looks: list[tuple[bytes, ...]] = [(b"TYPE", key)]
@@ -82,6 +86,8 @@ def _assign(
         existed = is_there(answers[0])
         if (nx and existed) or (xx and not existed):
             return []
+        if gets and existed and answers[0] != STRING:
+            return []  # what is no string cannot be given back, and stays
         if time and is_past(time, answers[2]):
             return [(DELETE, KEY, place, 1)] if existed else []
         found = replaced(place, answers[0], STRING)
@@ -117,7 +123,7 @@ def _set_new(asked: Asked) -> Plan:
 
 
 def _get_and_set(asked: Asked) -> Plan:
-    return _assign(asked, asked.words[0])
+    return _assign(asked, asked.words[0], gets=True)
 
 
 def _set_many(asked: Asked) -> Plan:
@@ -145,14 +151,16 @@ def _set_many(asked: Asked) -> Plan:
 
 
 def touch(asked: Asked) -> Plan:
-    """Plan a command that changes one key, or makes it."""
+    """Plan a command that changes one string, or makes it."""
     key = asked.words[0]
     place = asked.at(key)
 
     def count(answers: Sequence[Reply]) -> list[Change]:
+        if answers[0] not in {STRING, NONE}:
+            return []
         return touched(place, existed=is_there(answers[0]))
 
-    return Plan((key,), ((b"EXISTS", key),), count, touched_worst(place), STRING)
+    return Plan((key,), ((b"TYPE", key),), count, touched_worst(place), STRING)
 
 
 def _set_range(asked: Asked) -> Plan:
@@ -169,10 +177,17 @@ def _get_and_expire(asked: Asked) -> Plan:
     if not options:
         return Plan((), (), nothing, ())
     if options == [b"PERSIST"]:
-        return persist(asked)
+        return _of_string(key, persist(asked))
     if len(options) != 2 or options[0] not in _TIMES:  # noqa: PLR2004  a unit and an amount
         raise MalformedError(SYNTAX)
-    return expire_by(asked, key, (options[0], whole(options[1])), frozenset())
+    plan = expire_by(asked, key, (options[0], whole(options[1])), frozenset())
+    return _of_string(key, plan)
+
+
+def _of_string(key: bytes, plan: Plan) -> Plan:
+    """Return a plan that does nothing where the key is no string."""
+    looks = (*plan.looks, (b"STRLEN", key))
+    return replace(plan, looks=looks, count=lambda answers: plan.count(answers[:-1]))
 
 
 def persist(asked: Asked) -> Plan:
