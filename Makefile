@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check bench torture torture-short lock clean
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python examples/story-1/demo.py
@@ -16,6 +16,13 @@ check: $(READY)
 
 bench: $(READY)
 	$(VENV)/bin/python -m bench
+
+# Other projects' own suites, through the guard and direct: needs compilers, apt and PyPI, once.
+torture: $(READY)
+	$(VENV)/bin/python -m scripts.torture
+
+torture-short: $(READY)
+	$(VENV)/bin/python -m scripts.torture --short
 
 # Rebuilt when the lock or the project's metadata changes; the source itself is installed in place.
 $(READY): requirements.lock pyproject.toml

@@ -188,8 +188,10 @@ def _rate(cluster: Cluster, *words: str, url: str) -> float:
     """Return transactions a second over one slice."""
     clients = int(words[words.index("-c") + 1])
     told = _pgbench(cluster, "-n", "-j", str(min(2, clients)), "-T", str(SLICE_S), *words, url)
-    line = next(line for line in told.splitlines() if line.startswith("tps = "))
-    return float(line.split()[2])
+    lines = [line for line in told.splitlines() if line.startswith("tps = ")]
+    if not lines:
+        raise RuntimeError(f"pgbench through {url.rpartition('@')[2]} said: {told[-500:]}")
+    return float(lines[0].split()[2])
 
 
 def _pgbench(cluster: Cluster, *words: str) -> str:

@@ -59,7 +59,7 @@ def _run(name: str) -> bool:
 
 def _fuzz() -> bool:
     """Run the fuzz tests of the guards with many more examples."""
-    argv = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "-k", "fuzz", "tests/wire"]
+    argv = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "-m", "hypothesis", "tests/wire"]
     environment = {**os.environ, "HYPOTHESIS_PROFILE": "torture"}
     return subprocess.run(argv, cwd=TOP, env=environment, check=False).returncode == 0
 
