@@ -1,4 +1,4 @@
-"""The corpora: what every known trick is classified as, and that ordinary clients are let through."""
+"""The corpora: what each known trick is classified as, and what ordinary clients send."""
 
 from __future__ import annotations
 
