@@ -137,9 +137,9 @@ class Session(asyncio.Protocol):
 
     def _done_quickly(self, answer: Answer) -> None:
         if answer.again:
-            group = [
-                item for item in self._splitter.feed(self._quick_data) if isinstance(item, Frame)
-            ]
+            # Its own splitter: the session's may have the beginning of what comes next.
+            items = frames.Splitter().feed(self._quick_data)
+            group = [item for item in items if isinstance(item, Frame)]
             self._serve_soon(group, self._prepared.take(group), again=True)
             return
         self._transactions.state = answer.state or self._transactions.state
