@@ -100,7 +100,7 @@ class Facts:
             return max(size + grown, 0)
         # A range or a search: nobody knows how many of those that came or went are in it.
         self._is_certain = self._is_certain and not grown and place not in self._obscure
-        return size
+        return max(size + min(grown, 0), 0)
 
     def _lay(self, plan: Plan, database: int, changes: Sequence[Change]) -> None:
         if not changes:

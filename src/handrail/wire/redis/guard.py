@@ -21,6 +21,7 @@ from handrail.ports import Connection, Store
 from handrail.wire.ledger import Ledger
 from handrail.wire.redis import catalog, limited
 from handrail.wire.redis.judging import Judge
+from handrail.wire.redis.line import Line
 from handrail.wire.redis.replies import Reply
 from handrail.wire.redis.requests import Requests
 from handrail.wire.redis.server import Control, Server, open_control, read_server
@@ -43,7 +44,7 @@ class _Open:
     server: Server
     control: Control
     own: Control | None = None
-    sessions: set[Session] = field(default_factory=set)
+    sessions: set[Line] = field(default_factory=set)
 
 
 class RedisGuard:
@@ -143,17 +144,17 @@ class RedisGuard:
         matches = hmac.compare_digest(password, self._password.encode())
         return matches and user in known
 
-    async def connect(self, session: Session) -> asyncio.Transport:
-        """Open the server's side of a session."""
-        return await self._open.server.connect(session.link)
+    async def connect(self, line: Line) -> asyncio.Transport:
+        """Open the server's side of a line."""
+        return await self._open.server.connect(line.link)
 
     def sign_in(self) -> Sequence[Sequence[bytes]]:
         """Return the commands that sign a session in."""
         return self._open.server.sign_in()
 
-    def left(self, session: Session) -> None:
-        """Take note that a session has ended."""
-        self._open.sessions.discard(session)
+    def left(self, line: Line) -> None:
+        """Take note that a line has ended."""
+        self._open.sessions.discard(line)
 
     # --- beginning and end ---------------------------------------------------------------------
 

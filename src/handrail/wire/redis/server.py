@@ -74,6 +74,9 @@ def read_server(parts: Mapping[str, str]) -> Server:
     Raises:
         StoreError: the address cannot be read.
     """
+    if not parts["url"].startswith(("redis://", "rediss://", "unix://")):
+        text = "the address of the Redis server is neither redis://, rediss:// nor unix://"
+        raise StoreError("store.url", text)
     try:
         url = urlsplit(parts["url"])
         options = {name: values[-1] for name, values in parse_qs(url.query).items()}
@@ -81,13 +84,11 @@ def read_server(parts: Mapping[str, str]) -> Server:
         password = unquote(url.password or "") or parts.get("password", "")
         if url.scheme == "unix":
             return Server("", 0, unquote(url.path), user, password)
-        if url.scheme not in {"redis", "rediss"}:
-            raise ValueError("neither redis://, rediss:// nor unix://")
         tls = _trust(options) if url.scheme == "rediss" else None
         return Server(
             url.hostname or "localhost", url.port or DEFAULT_PORT, "", user, password, tls
         )
-    except (KeyError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         # The address itself may have a password in it.
         text = f"the address of the Redis server cannot be read ({type(error).__name__})"
         raise StoreError("store.url", text) from None

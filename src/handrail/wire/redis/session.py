@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from handrail.wire.ledger import Refusal
 from handrail.wire.redis import hiding
 from handrail.wire.redis.catalog import SUBSCRIBING, Entry
-from handrail.wire.redis.holding import Holding, Queued
+from handrail.wire.redis.holding import Holding, Queued, wrong_number
+from handrail.wire.redis.holding import Transaction as Kept
 from handrail.wire.redis.line import Gate, Line
 from handrail.wire.redis.pairing import Changed, Local, Subscribing, Waiting
 from handrail.wire.redis.plan import MalformedError, whole
@@ -49,7 +50,8 @@ class Session(Line):
         """Pass on, as they came, all requests in a row that need no more than a glance."""
         requests, judge, database = self.requests, self._judge, self._holding.database
         data, start = requests.data, requests.at
-        if not requests.is_between:
+        is_open = self._known and self.server is not None
+        if not is_open or self._holding.transaction is not None or not requests.is_between:
             return
         at, count, size, observes = start, 0, len(data), judge.mode == "observe"
         find, follow, end = judge.catalog.find, judge.follow, start
@@ -75,6 +77,7 @@ class Session(Line):
             self.say_no(refusal)
 
     def take(self, request: Request) -> None:
+        """Take one request."""
         words = request.arguments
         entry = self._judge.catalog.find(words)
         if not self._known and entry.name not in {"AUTH", "HELLO", "QUIT", "RESET"}:
@@ -93,9 +96,10 @@ class Session(Line):
     # --- greeting ------------------------------------------------------------------------------
 
     def auth(self, request: Request, entry: Entry) -> None:
+        """AUTH."""
         words = request.arguments
         if not entry.accepts(len(words)) or len(words) > 3:  # noqa: PLR2004  user and password
-            self.say(_wrong_number(entry))
+            self.say(wrong_number(entry))
         elif self._holding.transaction is not None:
             self._spoil(NOT_IN_MULTI)
         elif self._opens(words[-2] if len(words) == 3 else b"default", words[-1]):  # noqa: PLR2004
@@ -143,6 +147,7 @@ class Session(Line):
         return ""
 
     def hello(self, request: Request, entry: Entry) -> None:
+        """HELLO."""
         del entry
         words = request.arguments
         given, rest = _split_hello(words)
@@ -156,12 +161,14 @@ class Session(Line):
             self.work(self._sign_in(Request(rest, encode(*rest))))
 
     def quit(self, request: Request, entry: Entry) -> None:
+        """QUIT."""
         del request, entry
         self.pairing.expect(Local(OK))
         self.is_ending = True
         self.check_end()
 
     def reset(self, request: Request, entry: Entry) -> None:
+        """RESET."""
         del entry
         if not self._known:
             self.pairing.expect(Local(b"+RESET\r\n"))
@@ -180,6 +187,7 @@ class Session(Line):
     # --- the connection's own commands ---------------------------------------------------------
 
     def select(self, request: Request, entry: Entry) -> None:
+        """SELECT."""
         if self._in_multi or not entry.accepts(len(request.arguments)):
             self._other(request, entry)
         elif self._holding.transaction is None:
@@ -192,7 +200,7 @@ class Session(Line):
         if line == b"+OK":
             self._holding.database = int(request.arguments[1])
 
-    def _select_later(self, request: Request, transaction: Transaction) -> None:
+    def _select_later(self, request: Request, transaction: Kept) -> None:
         try:
             database = whole(request.arguments[1])
         except MalformedError:
@@ -211,6 +219,7 @@ class Session(Line):
             self.forward(request)
 
     def watch(self, request: Request, entry: Entry) -> None:
+        """WATCH."""
         if self._holding.transaction is not None:
             self.say("ERR WATCH inside MULTI is not allowed")
             return
@@ -224,6 +233,7 @@ class Session(Line):
         self.forward(request)
 
     def unwatch(self, request: Request, entry: Entry) -> None:
+        """UNWATCH."""
         if self._holding.transaction is not None:
             self._holding.keep(Queued(request, None), self._holding.transaction)
             return
@@ -232,6 +242,7 @@ class Session(Line):
         self.forward(request)
 
     def subscribe(self, request: Request, entry: Entry) -> None:
+        """SUBSCRIBE and its like."""
         if self._holding.transaction is not None or self._in_multi:
             self._spoil(NOT_IN_MULTI)
         elif not entry.accepts(len(request.arguments)):
@@ -241,6 +252,7 @@ class Session(Line):
             self.forward(request, Subscribing(SUBSCRIBING[entry.name], count))
 
     def config_get(self, request: Request, entry: Entry) -> None:
+        """CONFIG GET: the server's own secrets are left out."""
         if self._holding.transaction is not None or self._in_multi:
             self._spoil("ERR CONFIG GET is not allowed inside a transaction behind a guard")
             return
@@ -258,6 +270,7 @@ class Session(Line):
             self._spoil("ERR CLIENT REPLY is not allowed behind a guard")
 
     def monitor(self, request: Request, entry: Entry) -> None:
+        """MONITOR and replication: what would come is none of the script's business."""
         del request
         self.ledger.tell("bypass", f"{entry.name} was refused")
         self._spoil(f"HANDRAIL {entry.name} is not allowed behind a guard")
@@ -273,6 +286,17 @@ class Session(Line):
             self.forward(Request([], encode(b"HANDRAIL")), Changed(lambda _: line))
         else:
             self.say(error)
+
+    def transact(self, request: Request, entry: Entry) -> None:
+        """MULTI, EXEC, DISCARD."""
+        if self._judge.mode == "observe":
+            self._observe(request, entry)
+        elif entry.name == "MULTI":
+            self._holding.multi(request, entry)
+        elif entry.name == "EXEC":
+            self._holding.execute(request, entry)
+        else:
+            self._holding.discard(request, entry)
 
     # --- observing -----------------------------------------------------------------------------
 
@@ -301,20 +325,18 @@ def _split_hello(words: Sequence[bytes]) -> tuple[tuple[bytes, bytes] | None, li
 
 _Handler = Callable[[Session, Request, Entry], None]
 _SPECIAL: dict[str, _Handler] = {
-    "AUTH": Session._auth,
-    "HELLO": Session._hello,
-    "QUIT": Session._quit,
-    "RESET": Session._reset,
-    "SELECT": Session._select,
-    "WATCH": Session._watch,
-    "UNWATCH": Session._unwatch,
-    "MULTI": Session._multi,
-    "EXEC": Session._exec,
-    "DISCARD": Session._discard,
-    "CONFIG GET": Session._config_get,
-    "CLIENT REPLY": Session._client_reply,
-    "MONITOR": Session._monitor,
-    "SYNC": Session._monitor,
-    "PSYNC": Session._monitor,
-    **dict.fromkeys(SUBSCRIBING, Session._subscribe),
+    "AUTH": Session.auth,
+    "HELLO": Session.hello,
+    "QUIT": Session.quit,
+    "RESET": Session.reset,
+    "SELECT": Session.select,
+    "WATCH": Session.watch,
+    "UNWATCH": Session.unwatch,
+    **dict.fromkeys(("MULTI", "EXEC", "DISCARD"), Session.transact),
+    "CONFIG GET": Session.config_get,
+    "CLIENT REPLY": Session.client_reply,
+    "MONITOR": Session.monitor,
+    "SYNC": Session.monitor,
+    "PSYNC": Session.monitor,
+    **dict.fromkeys(SUBSCRIBING, Session.subscribe),
 }
