@@ -8,8 +8,6 @@ Rules:
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -81,24 +79,18 @@ def parse(text: str) -> Entry:
 
 def joined(*manifests: Iterable[Entry]) -> Iterator[tuple[bytes, tuple[Entry | None, ...]]]:
     """Yield each path with its entry in each of `manifests`; None where it is not in one."""
-    keyed = [_keyed(number, entries) for number, entries in enumerate(manifests)]
-    for _, group in itertools.groupby(heapq.merge(*keyed, key=_rank), key=_path):
-        found: list[Entry | None] = [None] * len(manifests)
-        path = b""
-        for number, entry in group:
-            found[number] = entry
-            path = entry.path
-        yield path, tuple(found)
+    rests = [iter(entries) for entries in manifests]
+    heads = [next(rest, None) for rest in rests]
+    while any(heads):
+        path = _first(heads)
+        row = tuple(head if head and head.path == path else None for head in heads)
+        yield path, row
+        for number, entry in enumerate(row):
+            if entry is not None:
+                heads[number] = next(rests[number], None)
 
 
-def _keyed(number: int, entries: Iterable[Entry]) -> Iterator[tuple[int, Entry]]:
-    for entry in entries:
-        yield number, entry
-
-
-def _rank(one: tuple[int, Entry]) -> tuple[list[bytes], int]:
-    return order(one[1].path), one[0]
-
-
-def _path(one: tuple[int, Entry]) -> bytes:
-    return one[1].path
+def _first(heads: list[Entry | None]) -> bytes:
+    """Return the path that comes first; nearly always it is the same in all of them."""
+    paths = {head.path for head in heads if head}
+    return paths.pop() if len(paths) == 1 else min(paths, key=order)

@@ -8,6 +8,9 @@ Rules:
   part of that: it is taken over into the copy, and what both touched stops the run.
 - After the swap the former tree is looked at once more: what was written there in the last moment
   is taken over too. A process that keeps a file of it open is named: it writes where nobody reads.
+- The first look reads all content; a later one what has changed by inode, size or times, and what
+  somebody has open. But for root, a process of another user is not seen, and what that writes
+  through memory in these seconds, without any time changing, stays in the former tree.
 - The former tree is kept beside until the next swap has worked.
 - In `observe` the script works on the tree itself, and everybody's changes are counted.
 """
@@ -29,7 +32,16 @@ from handrail.adapters.files.durable import flush_all
 from handrail.adapters.files.identity import give, identify
 from handrail.adapters.files.openers import uses
 from handrail.adapters.files.swapping import Stage
-from handrail.adapters.files.tree import Entry, answering, digested, look, scan, shown, walk
+from handrail.adapters.files.tree import (
+    Entry,
+    answering,
+    digested,
+    look,
+    scan,
+    scan_again,
+    shown,
+    walk,
+)
 from handrail.errors import sanitise
 from handrail.plans import budget as budgets
 from handrail.plans.effect import Effect
@@ -103,6 +115,7 @@ class _Staging:
     links: list[tuple[bytes, bytes]] = field(default_factory=list)
     report: Report | None = None
     _looks: int = 0
+    _began_ns: int = 0
 
     def connection(self) -> Connection:
         """Return the copy."""
@@ -195,11 +208,23 @@ class _Staging:
 
     def _look(self) -> str:
         """Write a manifest of the tree as it is now; return its name."""
-        self._looks += 1
-        name = f"others-{self._looks}"
-        found = walk(self.resource, self.stage.root)
-        manifest.write(self._at(name), map(digested, found))
+        last, self._looks = self._looks, self._looks + 1
+        root, name = self.stage.root, f"others-{self._looks}"
+        self._write_again(name, root, f"others-{last}" if last else "")
         return name
+
+    def _write_again(self, name: str, root: Path, last: str) -> None:
+        """Write a manifest of a tree, with what the `last` one still says of it."""
+        clock = self.folder / "clock"
+        clock.touch()
+        began_ns = clock.stat().st_mtime_ns
+        if last:
+            in_use = {path for _, path in uses(root)}
+            found = scan_again(self.resource, root, self._read(last)(), self._began_ns, in_use)
+        else:
+            found = map(digested, walk(self.resource, root))
+        manifest.write(self._at(name), found)
+        self._began_ns = began_ns
 
     def _compare(self, last: str, now: str) -> merging.Differences:
         return merging.compare(*(self._read(n) for n in ("base", "script", last, now)))
@@ -218,7 +243,7 @@ class _Staging:
         give(self.stage.tree, identify(root).id)
         self.stage.swap()
         former = self.stage.tree
-        manifest.write(self._at("former"), scan(self.resource, former))
+        self._write_again("former", former, last)
         self._follow(former, last)
         self._tell_left_behind(former)
         swapping.forget(root, but=self.stage.folder)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,8 @@ from handrail.errors import StoreError, sanitise
 IDENTITY_ATTRIBUTE = "user.handrail"
 _KEPT_ATTRIBUTES = ("user.", "system.posix_acl_", "security.capability")
 _MOUNTS = Path("/proc/self/mountinfo")
+# Longer than any clock's tick that a file system takes its times from.
+_TICK_NS = 100_000_000
 _KINDS = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
@@ -158,6 +160,54 @@ def digested(found: Found) -> Entry:
     if found.entry.kind != "file" or found.descriptor is None:
         return found.entry
     return replace(found.entry, digest=digest_of(found.descriptor, found.entry.size_bytes))
+
+
+def scan_again(
+    resource: str, root: Path, known: Iterable[Entry], before_ns: int, in_use: Container[bytes]
+) -> Iterator[Entry]:
+    """Yield every entry of a tree that was scanned before; none when it is missing.
+
+    A file that has not changed since by inode, size and times has the digest that it had, unless
+    somebody has it open, or it had changed so shortly before that one tick of the clock may hold
+    two writes.
+
+    Args:
+        resource: for errors.
+        root: of the tree.
+        known: what the earlier scan found, in order.
+        before_ns: by the system's clock, when that scan began.
+        in_use: paths that somebody has open, or mapped: what is written through memory changes no
+            time at once.
+    """
+    rest = iter(known)
+    before = next(rest, None)
+    try:
+        for found in walk(resource, root):
+            entry = found.entry
+            while before and order(before.path) < order(entry.path):
+                before = next(rest, None)
+            same = before is not None and before.path == entry.path and _untouched(before, entry)
+            if (
+                before
+                and same
+                and before.seen[2] < before_ns - _TICK_NS
+                and entry.path not in in_use
+            ):
+                yield replace(entry, digest=before.digest)
+            else:
+                yield digested(found)
+    except StoreError as error:
+        if error.code != "store.missing":
+            raise
+
+
+def _untouched(before: Entry, now: Entry) -> bool:
+    return (before.kind, before.size_bytes, before.time_ns, before.seen) == (
+        now.kind,
+        now.size_bytes,
+        now.time_ns,
+        now.seen,
+    )
 
 
 def look(root: Path, path: bytes) -> Entry | None:
