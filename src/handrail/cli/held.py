@@ -133,14 +133,14 @@ def _how(how: str) -> str:
 def plan_lines(plan: Plan) -> list[str]:
     """Return how a run of this plan will be held, and what of it could only be undone."""
     rehearsal = plan.facts.rehearsal
-    if rehearsal is None or not rehearsal.how:
-        return []
+    if rehearsal is None or not rehearsal.how or rehearsal.ended != "exited" or rehearsal.exit_code:
+        return []  # what failed in rehearsal is not run
     if rehearsal.how == "observed only":
         lines = [wrap("held: not at all; what it does can only be undone", "  ")]
     else:
-        by = "by privilege and gate" if rehearsal.role == "limited" else "by the gate alone"
-        why = f": {rehearsal.role_because}" if rehearsal.role_because else ""
-        lines = [wrap(f"held: {rehearsal.how}, {by}{why}", "  ")]
+        by = ", by privilege and gate" if rehearsal.role == "limited" else ""
+        why = f", by the gate alone: {rehearsal.role_because}" if rehearsal.role_because else ""
+        lines = [wrap(f"held: {rehearsal.how}{by}{why}", "  ")]
     if rehearsal.unheld:
         lines.append(wrap(f"can only be undone: {_some(rehearsal.unheld)}", "  "))
     if plan.facts.avoidable:
