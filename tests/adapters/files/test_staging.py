@@ -308,12 +308,17 @@ def test_last_moment(
 
     def application_first(stage: swapping.Stage) -> None:
         (root_of(store) / "late.txt").write_text("late")
+        index = root_of(store) / "index.html"
+        about = index.stat()
+        index.write_text("<HTML>")
+        os.utime(index, ns=(about.st_atime_ns, about.st_mtime_ns))
         (root_of(store) / "uploads/1.png").write_text("late too")
         swap(stage)
 
     monkeypatch.setattr(swapping.Stage, "swap", application_first)
     guarding.run(store, empty_uploads)
     assert (root_of(store) / "late.txt").read_text() == "late"
+    assert (root_of(store) / "index.html").read_text() == "<HTML>"
     assert [event.kind for event in guarding.heard] == ["others", "unheld"]
     assert "`uploads/1.png`" in guarding.heard[1].text
     (former,) = swapping.kept(root_of(store))
