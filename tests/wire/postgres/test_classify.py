@@ -103,14 +103,6 @@ def test_modes_and_transactions_say_what_they_ask_for() -> None:
     )  # fmt: skip
 
 
-def test_a_cursor_that_outlives_its_transaction_is_doubtful_unless_it_is_constant() -> None:
-    """WITH HOLD over anything that could call a function says so."""
-    assert one("DECLARE c CURSOR WITH HOLD FOR SELECT f()").holds
-    assert one("DECLARE c CURSOR WITH HOLD FOR SELECT * FROM maybe_a_view").holds
-    assert not one("DECLARE c CURSOR WITH HOLD FOR VALUES (1), (2)").holds
-    assert not one("DECLARE c CURSOR FOR SELECT f()").holds
-
-
 def test_forbidden_statements_say_why() -> None:
     """Each refusal has a reason that an operator can read."""
     for sql in ("COPY t TO PROGRAM 'x'", "LOAD 'x'", "SET track_counts = off", "SELECT dblink('')"):

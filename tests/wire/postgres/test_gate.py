@@ -161,3 +161,22 @@ def test_reading_only_lets_nothing_be_written(database: Database) -> None:
         with pytest.raises(psycopg.Error):
             client.execute("BEGIN READ WRITE; DELETE FROM notes; COMMIT")
     assert database.counts()["notes"] == 50
+
+
+def test_a_cursor_that_commit_runs_to_its_end_may_only_read(database: Database) -> None:
+    """COMMIT runs a cursor WITH HOLD to its end: one that would delete then fails there."""
+    database.direct(
+        "CREATE FUNCTION tidy(which int) RETURNS int LANGUAGE plpgsql VOLATILE AS"
+        " $$ BEGIN DELETE FROM notes WHERE id = which; RETURN 1; END $$"
+    )
+    with database.guarded(hold(budget(delete_notes=1))) as guarded, guarded.connect() as client:
+        client.execute("BEGIN")
+        client.execute("DECLARE c CURSOR WITH HOLD FOR SELECT tidy(id) FROM notes")
+        client.execute("FETCH 1 FROM c")
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            client.execute("COMMIT")
+        client.execute("BEGIN")
+        client.execute("DECLARE c CURSOR WITH HOLD FOR SELECT id FROM notes ORDER BY 1")
+        client.execute("COMMIT")
+        assert client.execute("FETCH 2 FROM c").fetchall() == [(1,), (2,)]
+    assert database.counts()["notes"] == 50

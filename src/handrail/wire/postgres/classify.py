@@ -349,7 +349,7 @@ def _with_text(one: Statement, text: str) -> Statement:
     """Return the same with other values: faster than `replace`, for this is done all the time."""
     return Statement(
         text, one.template, one.kind, "", "", None, one.table, one.verb, one.plain, one.dotted,
-        one.chains, one.reads_only, one.holds,
+        one.chains, one.reads_only,
     )  # fmt: skip
 
 

@@ -17,7 +17,6 @@ from handrail.wire.postgres.classify_tokens import grammar
 from handrail.wire.postgres.statement import Kind, Statement
 
 OWN_PREFIX = "handrail_"
-_WITH_HOLD = 0x0020
 _VERBS = {"insert_stmt": "insert", "update_stmt": "update", "delete_stmt": "delete"}
 _CHANGING = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "IntoClause"})
 
@@ -356,14 +355,8 @@ def _copying(statement: Any, blank: Statement) -> Statement:
 
 def _cursor(statement: Any, blank: Statement) -> Statement:
     facts = _look(statement)
-    held = bool(statement.options & _WITH_HOLD)
-    made = replace(
-        blank,
-        kind="write" if facts.changes else "read",
-        name=statement.portalname,
-        # A table may be a view, and a view may call anything: only constants are provably plain.
-        holds=held and (facts.calls or facts.reads or facts.changes),
-    )
+    kind: Kind = "write" if facts.changes else "read"
+    made = replace(blank, kind=kind, name=statement.portalname)
     return _forbidden_or(made, facts)
 
 

@@ -23,6 +23,8 @@ from handrail.wire.ledger import Key
 NAME = "handrail_gate"
 # Deferred constraints act at COMMIT: bring them forward, so that they are counted.
 BEFORE = "SET CONSTRAINTS ALL IMMEDIATE"
+# What COMMIT still does (it runs cursors WITH HOLD to their end) may only read from here on.
+AFTER = "SET TRANSACTION READ ONLY"
 FLUSH = "SELECT pg_catalog.pg_stat_force_next_flush()"
 _WRITTEN = (
     "pg_catalog.pg_stat_get_xact_tuples_inserted({0})",
@@ -50,7 +52,7 @@ UNION ALL
 SELECT '', pg_catalog.current_setting('track_counts'), 'c', '',
     (SELECT pg_catalog.sum({_OF_CATALOG})::pg_catalog.int8 FROM pg_catalog.pg_class c
         WHERE c.oid OPERATOR(pg_catalog.<) 16384 AND c.relkind OPERATOR(pg_catalog.=) 'r'),
-    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_cursors WHERE is_holdable),
+    0::pg_catalog.int8,
     pg_catalog.length(pg_catalog.pg_stat_force_next_flush()::pg_catalog.text)
 """  # noqa: S608 - made of constants
 PREPARE = f"PREPARE {NAME} AS {QUERY}"
@@ -71,13 +73,11 @@ class Reading:
         amounts: rows by verb, kind and name; without temporary tables.
         reshaped: rows written to the system's own tables.
         foreign: foreign tables that were locked for writing: what was done there nobody counts.
-        holdable: cursors WITH HOLD: COMMIT runs them to their end.
     """
 
     amounts: dict[Key, int] = field(default_factory=dict)
     reshaped: int = 0
     foreign: tuple[str, ...] = ()
-    holdable: int = 0
 
 
 def read(rows: Iterable[tuple[str | None, ...]]) -> Reading:
@@ -104,7 +104,7 @@ def read(rows: Iterable[tuple[str | None, ...]]) -> Reading:
         raise GateError("the server's answer is incomplete")
     if summary[1] != "on":
         raise GateError("track_counts is off: rows are not counted")
-    return Reading(amounts, int(summary[4] or 0), tuple(foreign), int(summary[5] or 0))
+    return Reading(amounts, int(summary[4] or 0), tuple(foreign))
 
 
 def of_tag(verb: str, name: str, tag: str) -> dict[Key, int]:

@@ -52,7 +52,6 @@ class Statement:
             says. Empty where it is not plain for another reason.
         chains: for `commit` and `rollback`: AND CHAIN.
         reads_only: for `begin` and `mode`: it asks for READ ONLY (True) or READ WRITE (False).
-        holds: for `read`: a cursor WITH HOLD whose query could do more than read.
     """
 
     text: str
@@ -67,4 +66,3 @@ class Statement:
     dotted: tuple[str, ...] = ()
     chains: bool = False
     reads_only: bool | None = None
-    holds: bool = False

@@ -36,7 +36,6 @@ class Open:
         exact: amounts from command tags, while nothing but plain statements ran; else None.
         base: what the counters said before it began: they are not flushed between chained ones.
         last: template of the last statement.
-        doubtful: it declared a cursor WITH HOLD that may do more than read.
     """
 
     ours: bool
@@ -44,7 +43,6 @@ class Open:
     exact: dict[Key, int] | None = field(default_factory=dict)
     base: dict[Key, int] = field(default_factory=dict)
     last: str = ""
-    doubtful: bool = False
 
 
 class Transactions:
@@ -101,7 +99,6 @@ class Transactions:
             return
         self.open.acted = True
         self.open.last = statements[-1].template
-        self.open.doubtful |= any(s.holds for s in statements)
         if not simply or len(statements) != 1 or not self._rules.is_plain(statements[0]):
             self.open.exact = None
 
@@ -161,7 +158,8 @@ class Transactions:
         answer = await self._link.give(data)
         kept = self.note(answer) and answer.tag != "ROLLBACK"
         self._settle(kept=kept)
-        if self.state == OPEN:  # AND CHAIN
+        if self.state == OPEN:  # AND CHAIN: the next one is what this one was, and may only read
+            self.note(await self._link.ask(frames.query(_MODE[False])))
             self.open = Open(ours=False, base=self._seen, exact=None)
         return kept
 
@@ -237,9 +235,6 @@ class Transactions:
 
     async def _judge(self, reading: Reading, template: str) -> Refusal | None:
         open_now = self.open or Open(ours=False)
-        if reading.holdable and open_now.doubtful:
-            what = "keep a cursor over COMMIT whose query may do more than read"
-            return self._rules.ledger.refuse(what, template)
         self._seen = reading.amounts
         base = open_now.base
         amounts = {key: max(n - base.get(key, 0), 0) for key, n in reading.amounts.items()}
@@ -255,7 +250,7 @@ class Transactions:
     async def _read(self) -> Reading | None:
         """Ask the gate; None where a deferred constraint has failed instead."""
         prepare = "" if self._gate_ready else f"{gate.PREPARE}; "
-        asked = f"{gate.BEFORE}; {prepare}{gate.EXECUTE}"
+        asked = f"{gate.BEFORE}; {prepare}{gate.EXECUTE}; {gate.AFTER}"
         answer = await self._link.ask(frames.query(asked), collects=True)
         if self.note(answer):
             self._gate_ready = True
