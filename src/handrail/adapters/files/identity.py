@@ -30,11 +30,10 @@ def identify(root: Path) -> Identity:
     Raises:
         OSError: there is no directory.
     """
-    release = os.uname().release
     return Identity(
         f"files:{_read(root) or UNADOPTED}",
         str(root),
-        f"Linux {release}",
+        "directory tree",
         read_marker(root.parent),
     )
 
