@@ -179,3 +179,45 @@ def test_replaced_folder(shop: Workshop) -> None:
     assert finished.exit_code == 0
     assert list(real.iterdir()) == []
     assert (copy / "new").read_text() == "x\n"
+
+
+def test_replaced_file(shop: Workshop) -> None:
+    """A file is replaced by its copy, in a folder whose other files are the real ones."""
+    real, copy = shop.folder / "data", shop.folder / "copies"
+    (real / "sub").mkdir(parents=True)
+    copy.mkdir()
+    (real / "app.db").write_text("real")
+    (copy / "app.db").write_text("copy")
+    (real / "app.db-wal").write_text("the real one's")
+    (real / "notes").write_text("a")
+    finished, output = kept(
+        shop,
+        "cd data; cat app.db; ls; echo b >> notes; echo c > sub/new; echo x > app.db; echo > made",
+        replaced=((real / "app.db", copy / "app.db"),),
+    )
+    assert (finished.exit_code, finished.reached) == (0, ())
+    assert output.split() == ["copyapp.db", "notes", "sub"]
+    assert (real / "app.db").read_text() == "real"
+    assert (copy / "app.db").read_text() == "x\n"
+    assert (real / "notes").read_text() == "ab\n"
+    assert (real / "sub" / "new").read_text() == "c\n"
+    assert sorted(path.name for path in copy.iterdir()) == ["app.db", "made"]
+
+
+def test_replaced_file_beside_what_is_hidden(shop: Workshop) -> None:
+    """The file may lie in the script's own folder, with the copy in a hidden one below it."""
+    copy = shop.folder / ".state" / "guard" / "copy"
+    copy.mkdir(parents=True)
+    (shop.folder / ".state" / "journal").write_text("secret")
+    (shop.folder / "app.db").write_text("real")
+    (copy / "app.db").write_text("copy")
+    finished, output = kept(
+        shop,
+        "cat app.db; ls -A .state; echo x > app.db; echo y > beside",
+        replaced=((shop.folder / "app.db", copy / "app.db"),),
+        hidden=(shop.folder / ".state",),
+        writable=(copy,),
+    )
+    assert (finished.exit_code, output) == (0, "copyguard\n")
+    assert (shop.folder / "app.db").read_text() == "real"
+    assert (copy / "app.db").read_text() == "x\n"

@@ -12,7 +12,7 @@ from handrail.errors import JournalError
 from handrail.plans.effect import Effect
 from handrail.plans.holding import Event, Limits, Report, Stop
 from handrail.plans.model import Plan
-from handrail.ports import Finished, Record
+from handrail.ports import Connection, Finished, Record
 from handrail.testing.journal import MemoryJournal
 from handrail.testing.processes import Call
 from support.worlds import ROWS, TRIM, FakeWorld, make_world
@@ -255,6 +255,57 @@ def test_copy_that_cannot_be_settled(copied: FakeWorld) -> None:
     assert copied.count() == ROWS
     assert outcome.report is not None
     assert "the original was written meanwhile" in outcome.report.events[-1].text
+
+
+def test_stopped_copy_and_others(copied: FakeWorld) -> None:
+    """Where a copy was thrown away, what is seen is told, and not undone: it may be others'."""
+    stop = Stop("would overwrite what others wrote", "")
+    copied.guards.report["hold"] = Report(STORE, "copied and swapped in", stop=stop)
+
+    def past_its_copy(_: Call) -> int:
+        copied.store.execute("DELETE FROM devices")
+        return 0
+
+    copied.processes.programs = {"trim.sh": past_its_copy}
+    outcome = copied.begin(copied.decide())
+    assert (outcome.outcome, outcome.breaches) == ("over-budget", ())
+    assert [effect.name for effect in outcome.effects or ()] == ["devices"]
+    assert copied.count("devices") == 0
+    assert copied.undo().outcome == "undone"
+    assert copied.count("devices") == 3
+
+
+def test_past_its_copy(copied: FakeWorld) -> None:
+    """A script that was seen to go past its copy is held to all that is seen."""
+    event = Event("bypass", "it wrote to the original")
+    copied.guards.report["hold"] = Report(
+        STORE, "copied and swapped in", (DELETED,), events=(event,), kept=1
+    )
+    copied.processes.programs = {"trim.sh": copied.program(f"{TRIM}; DELETE FROM devices")}
+    outcome = copied.begin(copied.decide())
+    assert outcome.report is not None
+    assert outcome.report.avoidable == "it went past its copy"
+    assert [breach.effect.name for breach in outcome.breaches] == ["devices"]
+
+
+def test_made_beside_the_copy(tmp_path: Path) -> None:
+    """What a script made beside the copy of a file is carried to where it thought to make it."""
+    real, copy = tmp_path / "data", tmp_path / "copy"
+    for folder in (real, copy):
+        folder.mkdir()
+        (folder / "app.db").write_text(folder.name)
+    (real / "kept").write_text("real")
+    for name in ("made", "kept", "app.db-wal"):
+        (copy / name).write_text("copy")
+    guarding.carry_back(
+        Connection({}, {"path": f"{real}/app.db"}), Connection({}, {"path": f"{copy}/app.db"})
+    )
+    assert {path.name: path.read_text() for path in real.iterdir()} == {
+        "app.db": "data",
+        "kept": "real",
+        "made": "copy",
+    }
+    assert (copy / "app.db-wal").exists()
 
 
 # --- undo scripts --------------------------------------------------------------------------------

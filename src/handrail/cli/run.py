@@ -100,6 +100,10 @@ def _stopped(outcome: Outcome, plan: Plan, report: Report, stop: Stop) -> list[s
 
     script = plan.steps[0].argv[0]
     state = held.state_of(stop, outcome.run)
+    if outcome.effects and not stop.kept:
+        state = (
+            "nothing of its copy was kept; this was written by others meanwhile, or past the copy"
+        )
     lines = held.stop_lines(stop, report.how, script, "it did in rehearsal", state)
     again = f"handrail rehearse {plan.request.asked}"
     if outcome.effects:

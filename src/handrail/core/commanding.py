@@ -219,22 +219,23 @@ def inherited(environment: Mapping[str, str], parts: Sequence[Part]) -> dict[str
     password, or that a client of its kind would connect by, is not there.
     """
     kinds = {part.store.kind for part in parts}
+    # Asked once: a store may ask its server before it can say how it is reached.
+    pairs = [(part.store.connection(), part.guard.connection()) for part in parts]
     found = {}
     for name, value in environment.items():
         if "postgres" in kinds and _LIBPQ.fullmatch(name):
             continue
         if "redis" in kinds and _REDIS.fullmatch(name):
             continue
-        pointed = _pointed(value, parts)
+        pointed = _pointed(value, pairs)
         if pointed is not None:
             found[name] = pointed
     return found
 
 
-def _pointed(value: str, parts: Sequence[Part]) -> str | None:
+def _pointed(value: str, pairs: Sequence[tuple[Connection, Connection]]) -> str | None:
     """Return a variable's value with a guard's address in the place of its store's."""
-    for part in parts:
-        real, guard = part.store.connection(), part.guard.connection()
+    for real, guard in pairs:
         for key in ("url", "path"):
             own = real.parts.get(key)
             if own and (value == own or (key == "url" and _same_server(value, own))):

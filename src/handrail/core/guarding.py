@@ -12,6 +12,8 @@ Rules:
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -217,7 +219,10 @@ def attend(
         always: what waited for the script's end takes effect although the script failed: for a
             rehearsal, which wants to know.
     """
-    finished = run(guard.connection())
+    connection = guard.connection()
+    finished = run(connection)
+    if not finished.confined and not always:
+        carry_back(guard.store.connection(), connection)
     tried = () if finished.confined else attempts(finished)
     for event in tried:
         hear(event)
@@ -230,9 +235,27 @@ def attend(
         failed = [Report(part.store.resource, OBSERVED) for part in guard.parts]
         failed[0] = replace(failed[0], events=(*tried, event))
         return replace(finished, ended="not-settled"), tuple(failed)
-    caged = [replace(one, avoidable=one.avoidable or finished.confined) for one in reports]
+    caged = [_with_ways_round(one, finished) for one in reports]
     caged[0] = replace(caged[0], events=(*caged[0].events, *tried))
     return finished, tuple(caged)
+
+
+def _with_ways_round(report: Report, finished: Finished) -> Report:
+    """Return a report that says how the script could have gone, or went, round its guard."""
+    past = report.how == SWAPPED and any(event.kind == "bypass" for event in report.events)
+    why = "it went past its copy" if past else finished.confined
+    return replace(report, avoidable=report.avoidable or why)
+
+
+def carry_back(real: Connection, copy: Connection) -> None:
+    """Put what a script made beside the copy of a file where it thought to have made it."""
+    for path, other in replaced(real, copy):
+        if path.is_dir() or not other.parent.is_dir():
+            continue
+        for made in other.parent.iterdir():
+            own = made.name == other.name or made.name.startswith(f"{other.name}-")
+            if not own and not os.path.lexists(path.parent / made.name):
+                shutil.move(made, path.parent / made.name)
 
 
 def attempts(finished: Finished) -> tuple[Event, ...]:
@@ -253,8 +276,7 @@ def cage(world: World, store: Store, connection: Connection, token: str = "") ->
     own = [one.connection() for one in together.parts_of(store)]
     return Confine(
         writable=(*connection.paths, *((scripts.home_of(world, token),) if token else ())),
-        # A file cannot be replaced alone: what is written beside it would be lost with the copy.
-        replaced=tuple(pair for pair in replaced(real, connection) if pair[0].is_dir()),
+        replaced=replaced(real, connection),
         hidden=(world.state, *socket_folders(own)),
         sockets=connection.sockets,
         network_only=True,
@@ -277,10 +299,21 @@ def socket_folders(connections: Iterable[Connection]) -> tuple[Path, ...]:
     return tuple(path for one in connections if not one.parts.get("path") for path in one.paths)
 
 
+def is_dropped(report: Report | None) -> bool:
+    """Whether the script had copies alone, and none of them was swapped in."""
+    if report is None or report.stop is None:
+        return False
+    return all(SWAPPED in how for how in report.how.split("; ")) and not report.kept
+
+
 def is_exact(report: Report | None) -> bool:
     """Whether what the guard counted is all that the script did, in rows."""
     return (
-        report is not None and report.how != OBSERVED and not report.unheld and not report.avoidable
+        report is not None
+        and OBSERVED not in report.how
+        and not is_dropped(report)
+        and not report.unheld
+        and not report.avoidable
     )
 
 

@@ -266,9 +266,12 @@ class Run:
     def _measure(self) -> tuple[tuple[Effect, ...], tuple[Breach, ...]]:
         plan = self._decided.plan
         if "measured" not in self._told:
-            effects = guarding.done(self._effects(), self._told.report)
+            report = self._told.report
+            effects = guarding.done(self._effects(), report)
             nothing_known = tuple(Breach(e, None) for e in effects if e.verb == "unknown")
             breaches = budgets.breaches(plan.budget, effects) if plan.budget else nothing_known
+            if guarding.is_dropped(report):
+                breaches = ()  # whatever is seen, it was not the copy: nobody can tell whose it is
             try:
                 self._observe("after")
             except StoreError:

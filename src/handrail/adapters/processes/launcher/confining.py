@@ -163,7 +163,7 @@ def _prepare(inner: Inner, confine: dict[str, Any], folders: dict[str, Any]) -> 
         for listener in forwarding.listen(host, port)
     ]
     if confine["network_only"]:
-        view.narrow(confine)
+        view.narrow(confine, folders)
     else:
         view.build(confine, folders)
     view.mount_processes()

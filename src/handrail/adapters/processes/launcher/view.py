@@ -8,7 +8,8 @@ Rules:
 - A replaced file takes its whole folder with it: the clone's folder stands there, writable, with
   the real neighbours bound into it read-only. So `rm` and a new file, and what SQLite writes
   beside a database, meet the clone. Bound alone, the clone would be busy; overlaid, its log lost.
-- Narrowed for a real run, all stays as it is but what is hidden or replaced, and the next rule.
+- Narrowed for a real run, all stays as it is but what is hidden or replaced, and the next rule; the
+  neighbours of a replaced file are then the real ones, writable.
 - Sockets of the real world's servers are covered: read-only does not keep anybody from connecting.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import stat
 from typing import Any
 
@@ -110,7 +112,7 @@ def build(confine: dict[str, Any], folders: dict[str, tuple[str, list[str]]]) ->
     _close(confine["hidden"])
 
 
-def narrow(confine: dict[str, Any]) -> None:
+def narrow(confine: dict[str, Any], folders: dict[str, tuple[str, list[str]]]) -> None:
     """Leave all as it is, but for what is hidden or replaced, and the sockets of other servers.
 
     Raises:
@@ -126,7 +128,11 @@ def narrow(confine: dict[str, Any]) -> None:
         if any(path.startswith(one + "/") for one in hidden)
     ]
     for real, clone in confine["replaced"]:
-        layers.append((real, FOLDER_RANK, _take(clone, writable=True)))
+        if os.path.isdir(clone):
+            layers.append((real, FOLDER_RANK, _take(clone, writable=True)))
+    for folder, (clone, names) in folders.items():
+        layers.append((folder, FOLDER_RANK, _take(clone, writable=True)))
+        layers += _neighbours_as_they_are(folder, names)
     for path, rank, tree in sorted(layers, key=lambda layer: (layer[0].count("/"), layer[1])):
         if rank == HIDDEN_RANK and not os.path.isdir(path):
             _cover(path, NOTHING)
@@ -135,6 +141,19 @@ def narrow(confine: dict[str, Any]) -> None:
     for path in confine["servers"]:
         _cover_server(path, NOTHING)
     _seal(hidden)
+
+
+def _neighbours_as_they_are(folder: str, names: list[str]) -> list[tuple[str, int, int]]:
+    """Take what stands beside a replaced file, to be put beside its copy, writable."""
+    _most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one descriptor a neighbour
+    paths = [os.path.join(folder, name) for name in names]
+    modes = [(path, os.lstat(path).st_mode) for path in paths]
+    return [
+        (path, TREE_RANK, _take(path, writable=True))
+        for path, mode in modes
+        if stat.S_ISDIR(mode) or stat.S_ISREG(mode)
+    ]
 
 
 def _layers(
