@@ -129,7 +129,9 @@ class Ledger:
             self._give_back(holder)
             self._reserved[holder] = dict(amounts)
             self._use(amounts, +1)
-            breaches = self._breaches(self._total(amounts, shapes))
+            # What is only counted needs no total: it is asked for with each command.
+            held = self.limits.mode in {"hold", "read-only"}
+            breaches = self._breaches(self._total(amounts, shapes)) if held else ()
             if not breaches:
                 if shapes is not None:
                     self._shapes = tuple(shapes)

@@ -161,6 +161,8 @@ class _Item:
             return []
         if plan is not None and any(is_blind(answer) for answer in self._answers):
             return _most(plan, self._judged.database)
+        if plan is not None and plan.needs_yes and reply == b":0":
+            return []
         changes = self._count(self._answers)
         if plan is not None and plan.blocks:
             return _of_reply(changes, reply)

@@ -125,7 +125,7 @@ def _copy(asked: Asked) -> Plan:
         return [(DELETE, KEY, there, 1), (INSERT, KEY, there, 1)] if replaces else []
 
     keys = (source, target) if database == asked.database else (source,)
-    return Plan(keys, looks, count, tuple(worst), hides=(there,))
+    return Plan(keys, looks, count, tuple(worst), hides=(there,), needs_yes=True)
 
 
 def _copy_options(asked: Asked) -> tuple[int, bool]:
@@ -151,7 +151,7 @@ def _move(asked: Asked) -> Plan:
     def count(answers: Sequence[Reply]) -> list[Change]:
         return list(worst) if is_there(answers[0]) else []
 
-    return Plan((key,), ((b"EXISTS", key),), count, worst, hides=(there,))
+    return Plan((key,), ((b"EXISTS", key),), count, worst, hides=(there,), needs_yes=True)
 
 
 def _restore(asked: Asked) -> Plan:

@@ -88,6 +88,8 @@ class Line(asyncio.Protocol):
         self._server_full: asyncio.Event | None = None
         self.is_ending = False
         self._said_all = False
+        self._batch: list[bytes] | None = None  # what is to leave together
+        self._rests = False  # the server's side is not read
         self.in_flight: set[Counted] = set()
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -154,16 +156,21 @@ class Line(asyncio.Protocol):
     def answered(self, data: bytes) -> None:
         """Take what the server sent."""
         crowded = self.pairing.counting > MOST_COUNTING
+        self._outbox.begin()
         try:
             self.pairing.feed(data)
         except FramingError:
             self.cut()
             return
+        finally:
+            self._outbox.commit()
         if crowded and self.pairing.counting <= MOST_COUNTING:
             self._rest_or_read()
             self._go_on()
-        self.rebalance()
-        self.check_end()
+        if self._outbox.is_full or self._rests:
+            self.rebalance()
+        if self._said_all or self.is_ending or self.client is None:
+            self.check_end()
 
     def server_left(self) -> None:
         """The server has closed its side: nobody knows what of the last commands it did."""
@@ -182,10 +189,12 @@ class Line(asyncio.Protocol):
         if self.server is None or self.server.is_closing():
             return
         needs = self._busy is not None or self.pairing.counting > 0
-        if self._outbox.is_full and not needs:
+        rests = self._outbox.is_full and not needs
+        if rests and not self._rests:
             self.server.pause_reading()
-        else:
+        elif self._rests and not rests:
             self.server.resume_reading()
+        self._rests = rests
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -237,21 +246,29 @@ class Line(asyncio.Protocol):
     # --- one request after the other -----------------------------------------------------------
 
     def _go_on(self) -> None:
-        """Take as many requests as are there."""
+        """Take as many requests as are there; what they send leaves together."""
+        self._batch = []
         try:
-            while self._busy is None and not self.is_ending:
-                if self.pairing.counting > MOST_COUNTING:
-                    self._rest_or_read()
-                    return
-                self.take_run()
-                request = self.requests.next_request()
-                if request is None:
-                    return
-                self.take(request)
+            self._take_all()
         except FramingError as error:
             self.say(f"ERR {error}")
             self.is_ending = True
             self.check_end()
+        finally:
+            batch, self._batch = self._batch, None
+            if batch:
+                self.send(batch[0] if len(batch) == 1 else b"".join(batch))
+
+    def _take_all(self) -> None:
+        while self._busy is None and not self.is_ending:
+            if self.pairing.counting > MOST_COUNTING:
+                self._rest_or_read()
+                return
+            self.take_run()
+            request = self.requests.next_request()
+            if request is None:
+                return
+            self.take(request)
 
     def say(self, error: str) -> None:
         """Answer with an error of the guard's own, in its turn."""
@@ -264,7 +281,9 @@ class Line(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Send bytes to the server, if it is there."""
-        if self.server is not None:
+        if self._batch is not None:
+            self._batch.append(data)
+        elif self.server is not None:
             self.server.write(data)
 
     def forward(self, request: Request, expected: Expected | None = None) -> None:

@@ -32,6 +32,7 @@ class Outbox:
         self._file: IO[bytes] | None = None
         self._read_bytes = self._written_bytes = 0
         self._ends = False
+        self._batch: list[bytes] | None = None
         self.is_full = False
 
     def open(self, client: asyncio.Transport) -> None:
@@ -43,6 +44,9 @@ class Outbox:
         """Give something to the client; nothing where it is gone."""
         if self._client is None:
             return
+        if self._batch is not None and self._file is None and not self.is_full:
+            self._batch.append(data)
+            return
         if self._file is None and not self.is_full:
             self._client.write(data)
             return
@@ -52,6 +56,16 @@ class Outbox:
         self._file.seek(self._written_bytes)
         self._file.write(data)
         self._written_bytes += len(data)
+
+    def begin(self) -> None:
+        """Gather what comes until `commit`: it leaves together."""
+        self._batch = []
+
+    def commit(self) -> None:
+        """Give the client what was gathered."""
+        batch, self._batch = self._batch, None
+        if batch:
+            self.write(batch[0] if len(batch) == 1 else b"".join(batch))
 
     def pause(self) -> None:
         """The client takes no more."""
@@ -75,6 +89,7 @@ class Outbox:
     def end(self) -> None:
         """Close the client's side, once it has everything."""
         self._ends = True
+        self.commit()
         if self._file is None and self._client is not None:
             self._client.close()
 

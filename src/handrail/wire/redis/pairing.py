@@ -178,6 +178,7 @@ class Pairing:
         self.counting = 0
         self.protocol = 2
         self._rest = b""
+        self._header, self._span = b"$-1\r\n", 5  # how the last bulk began, and its whole length
         self._current: Entry | None = None
         self._forwards = True
         self._kept: bytearray | None = None
@@ -247,7 +248,12 @@ class Pairing:
     def _run(self, data: bytes, at: int, head: Plain) -> int:
         """Pass on as many whole, common replies as there are in a row."""
         start, size, count = at, len(data), head.count
+        header, span = self._header, self._span
         while count and at < size:
+            if data.startswith(header, at) and at + span <= size:
+                # As long as the last one.
+                at, count = at + span, count - 1
+                continue
             kind = data[at]
             end = data.find(b"\r\n", at)
             if end < 0:
@@ -262,6 +268,8 @@ class Pairing:
                     after = end + 4 + int(length)
                     if after > size:
                         break
+                    self._header, self._span = data[at : end + 2], after - at
+                    header, span = self._header, self._span
                     at = after
             elif kind in _PLAIN_LINES:
                 at = end + 2

@@ -63,6 +63,7 @@ class Plan:
         obscures: collections of which nobody knows the members afterwards.
         hides: keys of which nobody knows the type afterwards.
         any_type: whether it works although a look finds a key of another type; else it fails then.
+        needs_yes: whether a reply of 0 means that nothing was done, which no look could tell.
     """
 
     keys: tuple[bytes, ...]
@@ -78,6 +79,7 @@ class Plan:
     obscures: tuple[Place, ...] = ()
     hides: tuple[Place, ...] = ()
     any_type: bool = False
+    needs_yes: bool = False
 
     def changes(self, answers: Sequence[Reply]) -> list[Change]:
         """Return what the command would do, given what its looks found."""

@@ -15,6 +15,7 @@ from handrail.wire.redis import hiding
 from handrail.wire.redis.catalog import SUBSCRIBING, Entry
 from handrail.wire.redis.holding import Holding, Queued, wrong_number
 from handrail.wire.redis.holding import Transaction as Kept
+from handrail.wire.redis.judging import NO_SHAPE
 from handrail.wire.redis.line import Gate, Line
 from handrail.wire.redis.pairing import Changed, Local, Subscribing, Waiting
 from handrail.wire.redis.plan import MalformedError, whole
@@ -31,6 +32,8 @@ NOAUTH_HELLO = (
 WRONGPASS = "WRONGPASS invalid username-password pair or user is disabled."
 NOT_IN_MULTI = "ERR Command not allowed inside a transaction"
 MOST_WRONG = 10
+_STAR = 0x2A
+_NAME_AND_KEY = 2
 
 
 class Session(Line):
@@ -42,32 +45,42 @@ class Session(Line):
         self._holding = Holding(self, gate.judge)
         self._known = False
         self._wrong = 0
+        self._observes = gate.judge.mode == "observe"
+        self._shape = NO_SHAPE
         self._in_multi = False  # in `observe`, where transactions are the server's alone
 
     # --- one request after the other -----------------------------------------------------------
 
     def take_run(self) -> None:
         """Pass on, as they came, all requests in a row that need no more than a glance."""
-        requests, judge, database = self.requests, self._judge, self._holding.database
-        data, start = requests.data, requests.at
-        is_open = self._known and self.server is not None
-        if not is_open or self._holding.transaction is not None or not requests.is_between:
+        requests, holding = self.requests, self._holding
+        if not self._known or holding.transaction is not None or not requests.is_between:
             return
-        at, count, size, observes = start, 0, len(data), judge.mode == "observe"
-        find, follow, end = judge.catalog.find, judge.follow, start
+        if self._shape.database != holding.database:
+            self._shape = NO_SHAPE
+        data, start, shape = requests.data, requests.at, self._shape
+        at, end, count, size = start, start, 0, len(data)
         refusal: Refusal | None = None
-        while at < size and data[at] == 0x2A:  # noqa: PLR2004  a star
+        while at < size:
+            if shape.span and data.startswith(shape.prefix, at):
+                end = at + shape.span
+                if data[at + shape.key_at : end - 2] in shape.seen and end <= size:
+                    at, count = end, count + 1
+                    continue
             words: list[bytes] = []
-            end = parse(data, at, words)
+            end = parse(data, at, words) if data[at] == _STAR else -1
             if end < 0 or not words:
                 break
-            entry = find(words)
-            if not (entry.is_plain or (observes and entry.passes_observed)):
+            entry = self._judge.catalog.find(words)
+            if not (entry.passes_observed if self._observes else entry.is_plain):
                 break
-            if entry.kind != "pass" and (refusal := follow(entry, words, database)) is not None:
+            refusal = self._judge.follow(entry, words, holding.database)
+            if refusal is not None:
                 break
-            count += 1
-            at = end
+            if len(words) == _NAME_AND_KEY:
+                shape = self._judge.shape(words, data[at:end], holding.database)
+            at, count = end, count + 1
+        self._shape = shape
         if count:
             requests.at = at
             self.send(data[start:at] if start or at < size else data)
