@@ -79,7 +79,7 @@ def main() -> list[Row]:
 @contextmanager
 def _prepared(fsync: str = "on") -> Iterator[tuple[Cluster, Path]]:
     """Give a server with pgbench's tables and an empty table `copied`."""
-    with server(fsync=fsync, full_page_writes="on") as (cluster, folder):
+    with server(fsync=fsync, full_page_writes="on", max_connections="300") as (cluster, folder):
         with psycopg.connect(cluster.address().url(), autocommit=True) as session:
             session.execute("CREATE DATABASE pilot")
         url = cluster.address("pilot").url()

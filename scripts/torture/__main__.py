@@ -19,7 +19,7 @@ sys.path[:0] = [str(TOP), str(TOP / "tests")]
 from scripts.torture import clients, regression, sources  # noqa: E402
 from scripts.torture.comparing import Outcome  # noqa: E402
 
-_SUITES: dict[str, Callable[[], Outcome]] = {
+_SUITES: dict[str, Callable[..., Outcome]] = {
     "postgres-regression": regression.run,
     "psycopg2": clients.psycopg2,
     "asyncpg": clients.asyncpg,
@@ -33,23 +33,23 @@ def main() -> int:
     every = (*_SUITES, _FUZZ)
     parser = argparse.ArgumentParser(prog="python -m scripts.torture", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="of: " + ", ".join(every))
-    parser.add_argument("--short", action="store_true", help="leave the long fuzzing out")
+    parser.add_argument("--short", action="store_true", help="what is quick alone: no long fuzzing")
     options = parser.parse_args()
     unknown = set(options.suites) - set(every)
     if unknown:
         parser.error(f"no suite is called {', '.join(sorted(unknown))}")
     names = options.suites or [name for name in every if name != _FUZZ or not options.short]
-    failed = [name for name in names if not _run(name)]
+    failed = [name for name in names if not _run(name, short=options.short)]
     return 1 if failed else 0
 
 
-def _run(name: str) -> bool:
+def _run(name: str, *, short: bool) -> bool:
     """Run one, and say what came of it."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     if name == _FUZZ:
         return _fuzz()
     try:
-        outcome = _SUITES[name]()
+        outcome = _SUITES[name](short=short)
     except sources.UnavailableError as error:
         print(f"skipped  {name}: {error}", flush=True)
         return True

@@ -37,37 +37,42 @@ class Target:
     environment: Mapping[str, str]
 
 
-def psycopg2() -> Outcome:
+def psycopg2(*, short: bool = False) -> Outcome:
     """Run psycopg2's suite; its fixtures want a superuser."""
-    return _both("psycopg2", _postgres_target, ("tests",), _no_words)
+    del short
+    return _both("psycopg2", _postgres_target, ("tests",))
 
 
-def asyncpg() -> Outcome:
+def asyncpg(*, short: bool = False) -> Outcome:
     """Run asyncpg's suite: the extended protocol, binary values, pipelines, cancelling."""
-    return _both("asyncpg", _postgres_target, ("tests",), _no_words)
+    del short
+    return _both("asyncpg", _postgres_target, ("tests",))
 
 
-def redis_py() -> Outcome:
+def redis_py(*, short: bool = False) -> Outcome:
     """Run redis-py's suite, but for clusters, sentinels, modules and TLS."""
     if redis_server.server_program() is None:
         raise sources.UnavailableError("no redis-server on this machine")
-    return _both("redis", _redis_target, _REDIS_FILES, _no_words)
+    files = _REDIS_SHORT if short else (*_REDIS_SHORT, *_REDIS_LONG)
+    return _both("redis", _redis_target, files)
 
 
 # What needs neither a cluster, a sentinel, a module nor a server of its own.
-_REDIS_FILES = (
+_REDIS_SHORT = (
     "tests/test_commands.py",
-    "tests/test_connection.py",
-    "tests/test_connection_pool.py",
     "tests/test_encoding.py",
     "tests/test_function.py",
     "tests/test_hash.py",
+    "tests/test_pipeline.py",
+    "tests/test_scripting.py",
+)
+_REDIS_LONG = (
+    "tests/test_connection.py",
+    "tests/test_connection_pool.py",
     "tests/test_lock.py",
     "tests/test_monitor.py",
     "tests/test_multiprocessing.py",
-    "tests/test_pipeline.py",
     "tests/test_pubsub.py",
-    "tests/test_scripting.py",
     "tests/test_asyncio/test_commands.py",
     "tests/test_asyncio/test_connection.py",
     "tests/test_asyncio/test_encoding.py",
@@ -79,15 +84,10 @@ _REDIS_FILES = (
 )
 
 
-def _no_words(_: Path) -> tuple[str, ...]:
-    return ()
-
-
 def _both(
     name: str,
     target: Callable[..., object],
     files: Sequence[str],
-    words: Callable[[Path], Sequence[str]],
 ) -> Outcome:
     """Run a suite direct and guarded, then once more what differs."""
     folder = sources.suite(name)
@@ -107,7 +107,7 @@ def _both(
                     "--timeout=60",
                     "--continue-on-collection-errors",
                 ]
-                argv += ["-o", "addopts=", "-o", "junit_family=xunit1", *words(folder), *aim.words]
+                argv += ["-o", "addopts=", "-o", "junit_family=xunit1", *aim.words]
                 return _pytest(
                     [*argv, *(only or present)],
                     folder,
@@ -200,12 +200,13 @@ def _of_clients(environment: Mapping[str, str]) -> dict[str, str]:
 @contextmanager
 def _redis_target(*, behind: bool) -> Iterator[Target]:
     """Give a server, itself or behind a guard."""
+    words = ("-m", "not onlycluster")
     with redis_server.running() as server_:
         if not behind:
-            yield Target((f"--redis-url={server_.url}",), {})
+            yield Target((*words, f"--redis-url={server_.url}"), {})
             return
         with guard_process.running("redis", server_.url) as guard:
-            yield Target((f"--redis-url={guard.url}",), {})
+            yield Target((*words, f"--redis-url={guard.url}"), {})
 
 
 def _plain() -> dict[str, str]:
