@@ -1,8 +1,8 @@
 """Finds a `redis-server` that can be run here.
 
 Rules:
-- `HANDRAIL_REDIS_BIN` alone where it is set; else the search path, then the extra
-  `handrail[redis]`.
+- `HANDRAIL_REDIS_BIN` alone where it is set; else all on the search path, then the extra
+  `handrail[redis]`. An activated environment with that extra hides no other program.
 - A server reads files of its own version and of earlier ones: of several programs, the one of the
   original's version is taken, else the oldest later one.
 """
@@ -60,13 +60,15 @@ def find_program(environment: Mapping[str, str], wanted: tuple[int, int]) -> Pro
 def installed(environment: Mapping[str, str]) -> tuple[Program, ...]:
     """Return the programs that are here, the preferred first."""
     chosen = environment.get("HANDRAIL_REDIS_BIN")
-    paths = [chosen] if chosen else [_on_path(environment), _of_extra()]
+    paths = [chosen] if chosen else [*_on_path(environment), _of_extra()]
     found = [Program(path, version) for path in paths if path and (version := _version(path))]
     return tuple(program for program in found if program.version >= _OLDEST)
 
 
-def _on_path(environment: Mapping[str, str]) -> str | None:
-    return shutil.which("redis-server", path=environment.get("PATH"))
+def _on_path(environment: Mapping[str, str]) -> list[str]:
+    folders = environment.get("PATH", os.defpath).split(os.pathsep)
+    found = [shutil.which("redis-server", path=folder) for folder in folders if folder]
+    return list(dict.fromkeys(path for path in found if path))
 
 
 def _of_extra() -> str | None:
