@@ -106,6 +106,10 @@ class RedisGuard:
             secrets=(self._password, url),
         )
 
+    def halt(self, why: str) -> None:
+        """Refuse everything from here on."""
+        self._ledger.refuse(f"go on, and the run was stopped: {why}")
+
     def settle(self) -> Report:
         """Say what was done, once nobody is connected any more."""
         if self._report is None:
@@ -123,6 +127,10 @@ class RedisGuard:
                 role=ledger.limits.role,
             )
         return self._report
+
+    def halt(self, elsewhere: str) -> None:
+        """Refuse everything from now on: the run was stopped at another store."""
+        self._ledger.halt(elsewhere)
 
     def close(self) -> None:
         """End everything. Twice equals once."""

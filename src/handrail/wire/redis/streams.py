@@ -48,11 +48,16 @@ class _Trim:
         """Return the look that counts what is below the least id."""
         if self.most is not None or not self.least_id:
             return ()
-        return ((b"XRANGE", key, b"-", b"(" + self.least_id),)
+        return ((b"XRANGE", key, b"-", b"(" + _full(self.least_id)),)
 
     def taken(self, size: int, below: int) -> int:
         """Return how many of `size` entries go."""
         return max(size - self.most, 0) if self.most is not None else below
+
+
+def _full(entry_id: bytes) -> bytes:
+    """Return an id as a command means it: `5` is `5-0`, but in a range all of that millisecond."""
+    return entry_id if b"-" in entry_id else entry_id + b"-0"
 
 
 def _read_trim(words: Sequence[bytes], at: int) -> tuple[_Trim, int]:
@@ -112,8 +117,7 @@ def _trim(asked: Asked) -> Plan:
 
 def _delete(asked: Asked) -> Plan:
     key = asked.words[0]
-    # Where a command takes one entry, `5` is `5-0`; in a range it is all of that millisecond.
-    ids = distinct(word if b"-" in word else word + b"-0" for word in asked.words[1:])
+    ids = distinct(_full(word) for word in asked.words[1:])
     place = asked.at(key)
 
     def count(answers: Sequence[Reply]) -> list[Change]:
