@@ -157,6 +157,12 @@ class StoreGuard(Protocol):
         store through this guard any more. Twice equals once.
         """
 
+    def halt(self, elsewhere: str) -> None:
+        """Refuse everything from now on: the guard of the store `elsewhere` stopped the run.
+
+        From any thread. A guard whose script has a copy need do nothing: it is not settled then.
+        """
+
 
 @runtime_checkable
 class Asks(Protocol):

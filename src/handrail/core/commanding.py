@@ -66,7 +66,7 @@ class Guarded:
     @property
     def stop(self) -> Stop | None:
         """Why it was stopped; None when it was not."""
-        return next((report.stop for report in self.reports if report.stop), None)
+        return guarding.first_stop(self.reports)
 
     @property
     def exit_code(self) -> int:

@@ -4,8 +4,9 @@ Rules:
 - A script reaches its store through the guard alone, where this machine can see to that; where it
   cannot, what the guard counted is not all that the script may have done.
 - What waited for the script's end takes effect only when the script ended well.
-- Several stores have one budget; each guard is held to its own part of it, and what was copied is
-  swapped in last, and not at all where any part was stopped.
+- Several stores have one budget; each guard is held to its own part of it. Once one of them stops
+  the run the others let nothing more pass; what was copied is swapped in last, and not at all
+  where any part was stopped.
 - An event is journalled when it happens, from whatever thread it comes; one that cannot be
   journalled ends the run as soon as the script has ended.
 """
@@ -25,13 +26,14 @@ from handrail.core.world import Talk, World
 from handrail.errors import JournalError, StoreError
 from handrail.plans import budget as budgets
 from handrail.plans.effect import Effect, worst_first
-from handrail.plans.holding import Event, Limits, Report
+from handrail.plans.holding import Event, Limits, Report, Stop
 from handrail.plans.model import Plan
 from handrail.plans.policy import Policy
-from handrail.ports import Confine, Connection, Finished, Store, StoreGuard
+from handrail.ports import Asks, Confine, Connection, Finished, Store, StoreGuard
 
 OBSERVED = "observed only"
 SWAPPED = "copied and swapped in"
+LEFT = "copied and left"
 _TOLD = 20
 
 
@@ -144,11 +146,33 @@ class Guard:
         is_stopped = False
         for number, part in sorted(enumerate(self.parts), key=lambda one: (one[1].is_copy, one[0])):
             if part.is_copy and (is_stopped or not keep_copies):
-                reports[number] = Report(part.store.resource, SWAPPED)
+                reports[number] = Report(part.store.resource, LEFT)
             else:
                 reports[number] = part.guard.settle()
             is_stopped = is_stopped or reports[number].stop is not None
         return tuple(reports[number] for number in sorted(reports))
+
+
+@dataclass(frozen=True)
+class _Ear:
+    """Hears the guard of one store of several; when it stops the run, the others stop too."""
+
+    resource: str
+    hear: Callable[[Event], None]
+    parts: Sequence[Part]
+
+    def __call__(self, event: Event) -> None:
+        """Take an event, from any thread."""
+        self.hear(event)
+        if event.kind == "refused":
+            for part in tuple(self.parts):
+                if part.store.resource != self.resource:
+                    part.guard.halt(self.resource)
+
+    def ask(self, statement: str, why: str, is_over: Callable[[], bool]) -> bool:
+        """Wait for somebody's word, where somebody can be asked."""
+        hear: object = self.hear
+        return isinstance(hear, Asks) and hear.ask(statement, why, is_over)
 
 
 @contextmanager
@@ -174,12 +198,14 @@ def opened(
         StoreError: a store does not answer, or has no guard.
     """
     with ExitStack() as held:
-        parts = []
-        for number, one in enumerate(together.parts_of(store)):
+        parts: list[Part] = []
+        stores = together.parts_of(store)
+        for number, one in enumerate(stores):
             private = folder / str(number)
             private.mkdir(mode=0o700)
             observed = together.folder_of(store, number, before)
-            guard = world.open_guard(one, limits, observed, private, hear)
+            ear = _Ear(one.resource, hear, parts) if len(stores) > 1 else hear
+            guard = world.open_guard(one, limits, observed, private, ear)
             parts.append(Part(one, held.enter_context(guard)))
         yield Guard(store, tuple(parts))
 
@@ -193,14 +219,21 @@ def one_report(store: Store, reports: Sequence[Report]) -> Report:
         store.resource,
         "; ".join(f"{report.resource} {report.how}" for report in reports),
         worst_first(effect for report in reports for effect in report.effects),
-        next((report.stop for report in reports if report.stop), None),
+        first_stop(reports),
         tuple(event for report in reports for event in report.events),
         tuple(dict.fromkeys(one for report in reports for one in report.trace)),
         tuple(dict.fromkeys(one for report in reports for one in report.unheld)),
         sum(report.kept for report in reports),
         "limited" if limited else "own",
         "; ".join(dict.fromkeys(report.avoidable for report in reports if report.avoidable)),
+        tuple(reports),
     )
+
+
+def first_stop(reports: Iterable[Report]) -> Stop | None:
+    """Return why a run was stopped: by the guard that did, not by one that was told to."""
+    stops = [report.stop for report in reports if report.stop]
+    return min(stops, key=lambda stop: bool(stop.elsewhere), default=None)
 
 
 def attend(
@@ -303,7 +336,8 @@ def is_dropped(report: Report | None) -> bool:
     """Whether the script had copies alone, and none of them was swapped in."""
     if report is None or report.stop is None:
         return False
-    return all(SWAPPED in how for how in report.how.split("; ")) and not report.kept
+    parts = report.parts or (report,)
+    return all(part.how in {SWAPPED, LEFT} for part in parts) and not report.kept
 
 
 def is_exact(report: Report | None) -> bool:

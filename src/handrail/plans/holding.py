@@ -69,6 +69,7 @@ class Stop:
         allowed: what the budget allowed of it; None when nothing was.
         kept: transactions of this run that had taken effect before.
         remedy: what to do instead, usually a command.
+        elsewhere: the other store of the run at which it was stopped; empty when it was this one.
     """
 
     what: str
@@ -77,6 +78,7 @@ class Stop:
     allowed: Allowance | None = None
     kept: int = 0
     remedy: str = ""
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Report:
     Attributes:
         resource: the store, `kind/name`.
         how: how its effects were held: `before COMMIT`, `before each command`, `copied and
-            swapped in`, `observed only`.
+            swapped in`, `copied and left`, `observed only`.
         effects: what took effect, as the guard counted it; worst first.
         stop: why the run was stopped; None when it was not.
         events: in the order of their happening; the first thousand.
@@ -95,6 +97,7 @@ class Report:
         kept: transactions (commands, swaps) that took effect.
         role: `own` or `limited`, as in `Limits`.
         avoidable: how the script could have gone round the guard; empty when it could not.
+        parts: the report of each store, where the script had several; else empty.
     """
 
     resource: str
@@ -107,3 +110,4 @@ class Report:
     kept: int = 0
     role: str = "own"
     avoidable: str = ""
+    parts: tuple[Report, ...] = ()

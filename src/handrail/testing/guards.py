@@ -26,10 +26,15 @@ class FakeGuard:
     copy: Store | None = None
     folder: Path = Path()
     unsettled: str = ""
+    halted: str = ""
 
     def connection(self) -> Connection:
         """Return how the script reaches the store, or its copy."""
         return (self.copy or self.store).connection()
+
+    def halt(self, elsewhere: str) -> None:
+        """Note where the run was stopped."""
+        self.halted = elsewhere
 
     def settle(self) -> Report:
         """Put the copy in the store's place, and return what the test said."""

@@ -191,6 +191,13 @@ class Ledger:
             self.tell("refused", what)
         return self._stopped()
 
+    def halt(self, elsewhere: str) -> None:
+        """Refuse everything from now on: the run was stopped at another store. No event yet."""
+        with self._lock:
+            if self.stop is None:
+                what = f"the run was stopped at {sanitise(elsewhere)}"
+                self.stop = Stop(what, "", kept=self.kept, elsewhere=elsewhere)
+
     def stopped(self) -> Refusal | None:
         """Return why nothing more may be done; None while it may."""
         return self._stopped() if self.stop else None

@@ -90,6 +90,9 @@ class _Watching:
         """Return the tree itself."""
         return self.store.connection()
 
+    def halt(self, elsewhere: str) -> None:
+        """Do nothing: a copy takes no effect before it is settled."""
+
     def settle(self) -> Report:
         """Return everything that has changed, by whomever."""
         if self.report is None:
@@ -139,6 +142,9 @@ class _Staging:
         manifest.write(self._at("base"), builder.build(found))
         refuse_lost(self.resource, builder)
         self._tell_ways_out()
+
+    def halt(self, elsewhere: str) -> None:
+        """Do nothing: a copy takes no effect before it is settled."""
 
     def settle(self) -> Report:
         """Judge what the script did to the copy, and put it in the tree's place."""

@@ -93,6 +93,9 @@ class _Watching:
         """Return the database itself."""
         return self.store.connection()
 
+    def halt(self, elsewhere: str) -> None:
+        """Do nothing: a copy takes no effect before it is settled."""
+
     def settle(self) -> Report:
         """Return everything that has changed, by whomever."""
         if self.report is None:
@@ -198,6 +201,9 @@ class _Staging:
             parts={"url": url, "path": path, "database": path},
             paths=(self.copy.path.parent,),
         )
+
+    def halt(self, elsewhere: str) -> None:
+        """Do nothing: a copy takes no effect before it is settled."""
 
     def settle(self) -> Report:
         """Judge what the script did to the copy, and write it into the original."""

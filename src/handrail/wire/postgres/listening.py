@@ -81,7 +81,7 @@ class PostgresGuard:
         self._listener, self._port = self._loop.run(self._listen())
 
     def _plain_tables(self) -> tables.Plain | None:
-        if self._ledger.limits.mode not in {"hold", "measure"}:
+        if self._ledger.limits.mode == "observe":
             return None
         try:
             return tables.read(self._real.parts["url"])
@@ -135,6 +135,10 @@ class PostgresGuard:
                 role="own" if self._role is None else "limited",
             )
         return self._report
+
+    def halt(self, elsewhere: str) -> None:
+        """Refuse everything from now on: the run was stopped at another store."""
+        self._ledger.halt(elsewhere)
 
     def close(self) -> None:
         """End everything. Twice equals once."""

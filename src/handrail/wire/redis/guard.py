@@ -106,10 +106,6 @@ class RedisGuard:
             secrets=(self._password, url),
         )
 
-    def halt(self, why: str) -> None:
-        """Refuse everything from here on."""
-        self._ledger.refuse(f"go on, and the run was stopped: {why}")
-
     def settle(self) -> Report:
         """Say what was done, once nobody is connected any more."""
         if self._report is None:
