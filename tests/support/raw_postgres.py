@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import psycopg
 
-from handrail.wire.postgres import frames
+from handrail.wire.postgres import frames as wire
 from support.opening import Raw, prove, start
 
 PATIENCE_S = 30
-COPY_DONE = frames.build(b"c")
+COPY_DONE = wire.build(b"c")
 _NO_VALUES = b"\0\0"
 
 
@@ -58,9 +58,9 @@ class Heard:
         return "".join(letter for letter, _ in self.frames if letter != "S")
 
     @property
-    def errors(self) -> list[frames.Said]:
+    def errors(self) -> list[wire.Said]:
         """The errors among them."""
-        return [frames.said(body) for letter, body in self.frames if letter == "E"]
+        return [wire.said(body) for letter, body in self.frames if letter == "E"]
 
     @property
     def codes(self) -> list[str]:
@@ -70,12 +70,12 @@ class Heard:
     @property
     def tags(self) -> list[str]:
         """The tags of the commands that were done."""
-        return [frames.tag(body) for letter, body in self.frames if letter == "C"]
+        return [wire.tag(body) for letter, body in self.frames if letter == "C"]
 
     @property
     def rows(self) -> list[tuple[str | None, ...]]:
         """The rows."""
-        return [frames.columns(body) for letter, body in self.frames if letter == "D"]
+        return [wire.columns(body) for letter, body in self.frames if letter == "D"]
 
 
 class Client:
@@ -113,6 +113,8 @@ class Client:
         """Begin the connection; return what was said until it was ready, or closed."""
         given = {"user": self.place.user, "database": self.place.database, **settings}
         self.send(start(3 << 16, **given))
+        if self.raw.socket.recv(1, socket.MSG_PEEK) == b"E":
+            return self.answer()
         prove(self.raw, self.place.password)
         heard = self.answer()
         for letter, body in heard.frames:
@@ -134,7 +136,7 @@ class Client:
             try:
                 letter, body = self.raw.message()
             except ConnectionResetError:
-                letter = b""
+                letter, body = b"", b""
             if not letter:
                 return Heard(tuple(found), closed=True)
             found.append((letter.decode("latin-1"), body))
@@ -161,52 +163,52 @@ class Client:
 
 def query(sql: str | bytes) -> bytes:
     """Return a Query; the text may hold anything."""
-    return frames.build(b"Q", (sql.encode() if isinstance(sql, str) else sql) + b"\0")
+    return wire.build(b"Q", (sql.encode() if isinstance(sql, str) else sql) + b"\0")
 
 
 def parse(sql: str | bytes, name: str = "") -> bytes:
     """Return a Parse."""
     text = sql.encode() if isinstance(sql, str) else sql
-    return frames.build(b"P", name.encode() + b"\0" + text + b"\0" + _NO_VALUES)
+    return wire.build(b"P", name.encode() + b"\0" + text + b"\0" + _NO_VALUES)
 
 
 def bind(name: str = "", portal: str = "", values: Sequence[str] = ()) -> bytes:
     """Return a Bind of a portal to a prepared statement."""
     said = b"".join(len(v.encode()).to_bytes(4) + v.encode() for v in values)
     body = portal.encode() + b"\0" + name.encode() + b"\0" + _NO_VALUES
-    return frames.build(b"B", body + len(values).to_bytes(2) + said + _NO_VALUES)
+    return wire.build(b"B", body + len(values).to_bytes(2) + said + _NO_VALUES)
 
 
 def describe(portal: str = "") -> bytes:
     """Return a Describe of a portal."""
-    return frames.build(b"D", b"P" + portal.encode() + b"\0")
+    return wire.build(b"D", b"P" + portal.encode() + b"\0")
 
 
 def execute(portal: str = "", most: int = 0) -> bytes:
     """Return an Execute; of at most so many rows."""
-    return frames.build(b"E", portal.encode() + b"\0" + most.to_bytes(4))
+    return wire.build(b"E", portal.encode() + b"\0" + most.to_bytes(4))
 
 
 def close(kind: str, name: str = "") -> bytes:
     """Return a Close; kind `S` a statement, `P` a portal."""
-    return frames.build(b"C", kind.encode() + name.encode() + b"\0")
+    return wire.build(b"C", kind.encode() + name.encode() + b"\0")
 
 
 def extended(sql: str | bytes) -> bytes:
     """Return one statement by the extended protocol, up to Sync."""
-    return parse(sql) + bind() + describe() + execute() + frames.SYNC
+    return parse(sql) + bind() + describe() + execute() + wire.SYNC
 
 
 def copied(lines: str) -> bytes:
     """Return rows of a COPY."""
-    return frames.build(b"d", lines.encode())
+    return wire.build(b"d", lines.encode())
 
 
 def call(function: int, *arguments: bytes) -> bytes:
     """Return a FunctionCall with binary arguments and a binary result."""
     said = b"".join(len(value).to_bytes(4) + value for value in arguments)
     head = function.to_bytes(4) + b"\0\1\0\1"
-    return frames.build(b"F", head + len(arguments).to_bytes(2) + said + b"\0\1")
+    return wire.build(b"F", head + len(arguments).to_bytes(2) + said + b"\0\1")
 
 
 def cancel(pid: int, key: bytes) -> bytes:

@@ -29,6 +29,10 @@ _WRITES = frozenset({"write", "copy-in", "procedure", "alone", "two-phase", "unk
 class PlainTables(Protocol):
     """The tables whose command tags are provably all that a plain statement does."""
 
+    @property
+    def reads_hold(self) -> bool:
+        """Whether nothing that a read-only transaction does takes effect."""
+
     def name(self, table: tuple[str, str]) -> str | None:
         """Return how effects spell a table as a statement names it; None where it is not plain."""
 
@@ -60,6 +64,8 @@ class Rules:
         self._asks = asks
         self.is_over = False
         self._plain: PlainTables | None = read_plain()
+        # Else what reads is gated too.
+        self.reads_hold = bool(self._plain and self._plain.reads_hold)
         self._reading = 0
         self._classifier = classify.Classifier()
         self._unheld = frozenset(self.limits.unheld)
@@ -148,7 +154,7 @@ class Rules:
 
     def forget_plain(self) -> None:
         """Something was declared anew: which tables are plain has to be read again."""
-        self._plain = None
+        self._plain, self.reads_hold = None, False
         self._reading += 1
 
     def read_plain(self) -> None:
@@ -158,7 +164,7 @@ class Rules:
     def _read_again(self, reading: int) -> None:
         found = self._read_plain()
         if reading == self._reading:  # else something was declared meanwhile
-            self._plain = found
+            self._plain, self.reads_hold = found, bool(found and found.reads_hold)
 
     def reserve(
         self,

@@ -27,6 +27,8 @@ _Q, _E, _S, _H, _F, _X = (ord(letter) for letter in "QESHFX")
 _COPY_DONE, _COPY_FAIL = ord("c"), ord("f")
 _ENDS_TRANSACTION = frozenset({"begin", "commit", "rollback", "two-phase"})
 _READING = frozenset({"read", "setting", "prepare", "execute", "empty", "mode"})
+# Of these, what calls functions.
+_CALLING = frozenset({"read", "execute"})
 # What may run in the client's own transaction without a second thought.
 _IN_A_BLOCK = frozenset({"read", "write"})
 _MOST_WAITING_BYTES = 256 * 1024
@@ -122,6 +124,8 @@ class Session(asyncio.Protocol):
         if template is None:
             return False
         if self._relapsed or self._skipping or self.rules.ledger.stop is not None:
+            return False
+        if not self.rules.reads_hold:
             return False
         if template not in self._followed:
             self._followed.add(template)
@@ -259,6 +263,7 @@ class Session(asyncio.Protocol):
         """Forward what needs no transaction of ours; return False where the long way is needed."""
         transactions = self._transactions
         blocked = self._relapsed or self._skipping or transactions.state == FAILED
+        blocked = blocked or not self.rules.reads_hold
         if blocked or group[-1].kind not in {_Q, _S} or self.rules.ledger.stop is not None:
             return False
         kinds = {statement.kind for statement in statements}
@@ -375,6 +380,14 @@ class Session(asyncio.Protocol):
                 break
         await self._finish()
 
+    def _only_reads(self, unit: Statements) -> bool:
+        """Whether a message may be tried as one that reads."""
+        kinds = {statement.kind for statement in unit}
+        if kinds & _CALLING and not self.rules.reads_hold:
+            return False
+        # A mode that is set together with a statement counts for that statement.
+        return kinds <= _READING and ("mode" not in kinds or len(unit) == 1)
+
     def _split(self, statements: Statements) -> list[tuple[bytes, Statements]]:
         codec = self.rules.codec(self.link.statuses.get("client_encoding", "UTF8"))
         return [
@@ -397,7 +410,7 @@ class Session(asyncio.Protocol):
         idle = self._transactions.state == IDLE
         if kind in {"alone", "two-phase"} and idle:
             return await self._run_unheld(data, unit)
-        if idle and may_read and _only_reads(unit):
+        if idle and may_read and self._only_reads(unit):
             answer = await self.link.give(data, retries=READ_ONLY if _may_retry(data) else NEVER)
             if not answer.again:
                 return self._note(answer, unit)
@@ -534,7 +547,7 @@ class Session(asyncio.Protocol):
             data = frames.joined(group)
             if len(statements) == 1 and _is_simple(group):
                 await self._run_unit(data, statements, may_read=not again)
-            elif self._transactions.state == IDLE and not again and _only_reads(statements):
+            elif self._transactions.state == IDLE and not again and self._only_reads(statements):
                 retries = READ_ONLY if _may_retry(data) else NEVER
                 answer = await self.link.give(data, retries=retries)
                 if answer.again:
@@ -547,7 +560,7 @@ class Session(asyncio.Protocol):
 
     async def _serve_flushed(self, group: list[Frame], statements: Statements) -> None:
         """Serve messages that the client wants answered before it says Sync."""
-        if statements and not _only_reads(statements) and self._transactions.state == IDLE:
+        if statements and not self._only_reads(statements) and self._transactions.state == IDLE:
             await self._transactions.begin_ours()
         self._transactions.act(statements, simply=False)
         if not await self._part(group[:-1]) and self._transactions.open is not None:
@@ -641,13 +654,6 @@ class Session(asyncio.Protocol):
         self.rules.ledger.settle(self, kept=False)
         if not self.ended.done():
             self.ended.set_result(None)
-
-
-def _only_reads(unit: Statements) -> bool:
-    """Whether a message may be tried as one that reads."""
-    kinds = {statement.kind for statement in unit}
-    # A mode that is set together with a statement counts for that statement.
-    return kinds <= _READING and ("mode" not in kinds or len(unit) == 1)
 
 
 def _is_simple(group: Sequence[Frame]) -> bool:

@@ -8,13 +8,18 @@ Rules:
   checks, indexes. A function of the system that runs any query (`query_to_xml`) is not.
 - Where somebody's operator or cast could stand for one of the system's, no table is plain.
 - A name without a schema counts only where one relation alone has it, whatever the `search_path`.
+- Before version 16 a read-only transaction may write large objects. Where somebody's function could
+  do so, what only reads is not held by being read only (`reads_hold`).
 - It is true of the moment of its reading: read again after every declaration.
+
+Source: src/backend/libpq/be-fsstubs.c (PreventCommandIfReadOnly, since PostgreSQL 16)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 
@@ -54,10 +59,12 @@ class Plain:
     Attributes:
         tables: schema and name, to the name as effects spell it.
         alone: of these, by name alone, where no other relation of any schema has that name.
+        reads_hold: whether nothing that a read-only transaction does takes effect.
     """
 
     tables: Mapping[tuple[str, str], str]
     alone: Mapping[str, str]
+    reads_hold: bool
 
     def name(self, table: tuple[str, str]) -> str | None:
         """Return how effects spell a table as a statement names it; None where it is not plain."""
@@ -72,9 +79,10 @@ def read(url: str) -> Plain:
         StoreError: the server does not answer.
     """
     found = _ask(url, _PLAIN, [OPERATORS.split(" "), list(HARMLESS)])
+    reads_hold = _ask(url, _READS_HOLD, []) == [(True,)]
     tables = {(schema, relation): spelled for schema, relation, spelled, _ in found}
     alone = {relation: spelled for _, relation, spelled, is_alone in found if is_alone}
-    return Plain(tables, alone)
+    return Plain(tables, alone, reads_hold)
 
 
 def names(url: str) -> Mapping[int, str]:
@@ -86,7 +94,7 @@ def names(url: str) -> Mapping[int, str]:
     return {int(oid): name for oid, name in _ask(url, _NAMES, [])}
 
 
-def _ask(url: str, query: str, values: list[object]) -> list[tuple[str, ...]]:
+def _ask(url: str, query: str, values: list[object]) -> list[tuple[Any, ...]]:
     try:
         with (
             psycopg.connect(
@@ -172,3 +180,36 @@ WHERE c.oid >= 16384 AND c.relkind = 'r' AND c.relpersistence <> 't' AND NOT c.r
     AND c.oid NOT IN (SELECT relation FROM depending)
     AND NOT EXISTS (SELECT FROM strange_operator) AND NOT EXISTS (SELECT FROM strange_cast)
     AND NOT EXISTS (SELECT FROM strange_function)"""
+
+# A function that names them, whose text is not known, or that puts its text together as it runs;
+# and whatever else calls one of the system's own where something is only read.
+_READS_HOLD = """
+WITH writing AS (
+    SELECT oid FROM pg_proc WHERE oid < 16384
+        AND proname ~ '^(lo_(creat|put|unlink|from_bytea|truncate|open|import)|lowrite)'
+), tree AS (
+    SELECT p.prosqlbody::text AS said FROM pg_proc p WHERE p.prosqlbody IS NOT NULL
+    UNION ALL SELECT p.proargdefaults::text FROM pg_proc p WHERE p.oid >= 16384
+    UNION ALL SELECT r.ev_action::text FROM pg_rewrite r WHERE r.oid >= 16384
+    UNION ALL SELECT p.polqual::text FROM pg_policy p
+    UNION ALL SELECT k.conbin::text FROM pg_constraint k WHERE k.contypid <> 0
+    UNION ALL SELECT t.typdefaultbin::text FROM pg_type t WHERE t.oid >= 16384
+), called AS (
+    SELECT m[1]::oid AS id
+        FROM tree, regexp_matches(tree.said, ':(?:funcid|opfuncid) (\\d+)', 'g') m
+    UNION ALL SELECT o.oprcode::oid FROM pg_operator o WHERE o.oid >= 16384
+    UNION ALL SELECT k.castfunc FROM pg_cast k WHERE k.oid >= 16384
+    UNION ALL SELECT unnest(ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn]::oid[])
+        FROM pg_aggregate a WHERE a.aggfnoid >= 16384
+)
+SELECT current_setting('server_version_num')::int >= 160000 OR NOT (
+    EXISTS (SELECT FROM called WHERE id IN (SELECT oid FROM writing))
+    OR EXISTS (
+        SELECT FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+        WHERE p.oid >= 16384
+            AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+            AND (p.prosrc ~* 'lo_|lowrite'
+                OR (l.lanname = 'plpgsql' AND p.prosrc ~* '\\mexecute\\M')
+                OR (l.lanname NOT IN ('sql', 'plpgsql') AND NOT EXISTS (
+                    SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass
+                        AND d.objid = p.oid AND d.deptype = 'e')))))"""
