@@ -199,14 +199,24 @@ def _of_clients(environment: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def _redis_target(*, behind: bool) -> Iterator[Target]:
-    """Give a server, itself or behind a guard."""
+    """Give a server, itself or behind a guard.
+
+    The suite changes the password of the user `default`: whoever else is to get in needs its own.
+    """
     words = ("-m", "not onlycluster")
     with redis_server.running() as server_:
+        with server_.client() as client:
+            client.execute_command(*_OWN_USER)
+            client.config_set("requirepass", "")
+        url = f"redis://torture:torture@{server_.host}:{server_.port}/0"
         if not behind:
-            yield Target((*words, f"--redis-url={server_.url}"), {})
+            yield Target((*words, f"--redis-url={url}"), {})
             return
-        with guard_process.running("redis", server_.url) as guard:
+        with guard_process.running("redis", url) as guard:
             yield Target((*words, f"--redis-url={guard.url}"), {})
+
+
+_OWN_USER = ("ACL", "SETUSER", "torture", "on", ">torture", "allkeys", "allchannels", "+@all")
 
 
 def _plain() -> dict[str, str]:
