@@ -62,7 +62,7 @@ class Client:
         """Return the bytes of the next reply (or push)."""
         left, skip, at = 1, 0, 0
         while True:
-            at, left, skip = advance(self._data, at, left, skip)
+            at, left, skip = advance(self._data, at, left, skip, is_new=not at)
             if not left:
                 frame, self._data = self._data[:at], self._data[at:]
                 return frame

@@ -151,7 +151,7 @@ class Writer:
         yield ("CLIENT", "GETNAME")
         yield ("DBSIZE",)
         yield ("SELECT", self._one("0", "0", "1"))
-        yield ("PUBLISH", "channel", "hello")
+        yield ("PUBLISH", "elsewhere", "hello")
 
     # --- scripts -------------------------------------------------------------------------------
 

@@ -184,6 +184,7 @@ class Pairing:
         self._kept: bytearray | None = None
         self._line = b""
         self._left = self._skip = 0
+        self._is_new = False  # the present reply's first line is still to be read
         self._pops = True
 
     # --- what is asked -------------------------------------------------------------------------
@@ -228,7 +229,10 @@ class Pairing:
         while at < size:
             if self._left:
                 start = at
-                at, self._left, self._skip = advance(data, at, self._left, self._skip)
+                at, self._left, self._skip = advance(
+                    data, at, self._left, self._skip, is_new=self._is_new
+                )
+                self._is_new = False
                 self._take(data[start:at])
                 if self._left:
                     self._rest = data[at:]
@@ -245,7 +249,7 @@ class Pairing:
                     self._rest = data[start:]
                     return
 
-    def _run(self, data: bytes, at: int, head: Plain) -> int:
+    def _run(self, data: bytes, at: int, head: Plain) -> int:  # noqa: C901  as hot as it gets
         """Pass on as many whole, common replies as there are in a row."""
         start, size, count = at, len(data), head.count
         header, span = self._header, self._span
@@ -337,7 +341,7 @@ class Pairing:
 
     def _start(self, entry: Entry | None, line: bytes, *, pops: bool) -> None:
         self._current, self._line, self._pops = entry, line, pops
-        self._left, self._skip = 1, 0
+        self._left, self._skip, self._is_new = 1, 0, True
         self._forwards = entry is None or entry.forwards
         if isinstance(entry, Exec):
             self._forwards = entry.is_kept(line)

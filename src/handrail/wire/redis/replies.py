@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 MOST_LINE_BYTES = 1024 * 1024
 _BULKS, _LISTS = frozenset(b"$=!"), frozenset(b"*~>")
-_MAP, _ATTRIBUTE, _ERROR, _NULL = b"%|-_"
+_MAP, _ATTRIBUTE, _ERROR, _NULL, _PUSH = b"%|-_>"
 _LINES = frozenset(b"+-:_#,(")
 _NUMBERS = frozenset(b":(")
 
@@ -21,7 +21,9 @@ class FramingError(Exception):
     """The other side does not speak the protocol; what Redis says of it."""
 
 
-def advance(data: bytes, at: int, left: int, skip: int) -> tuple[int, int, int]:  # noqa: C901, PLR0912
+def advance(  # noqa: C901, PLR0912
+    data: bytes, at: int, left: int, skip: int, *, is_new: bool = False
+) -> tuple[int, int, int]:
     """Go on through one reply as far as `data` reaches. One loop: every byte passes through it.
 
     Args:
@@ -29,6 +31,8 @@ def advance(data: bytes, at: int, left: int, skip: int) -> tuple[int, int, int]:
         at: where to go on.
         left: elements that the reply still has; 1 at its beginning.
         skip: bytes that the present element still has.
+        is_new: whether the reply begins at `at`. A push there is a reply of its own; inside of
+            another one (a server before 7.2 puts it between the replies of EXEC) it is no element.
 
     Returns:
         The three anew; the reply has ended when `left` is 0. Else `data[at:]` is the beginning of
@@ -61,6 +65,8 @@ def advance(data: bytes, at: int, left: int, skip: int) -> tuple[int, int, int]:
                     left -= 1
                 else:
                     skip = number + 2
+            elif kind == _PUSH and not is_new:
+                left += number
             elif kind in _LISTS:
                 left += max(number, 0) - 1
             elif kind == _MAP:
@@ -69,7 +75,7 @@ def advance(data: bytes, at: int, left: int, skip: int) -> tuple[int, int, int]:
                 left += 2 * number
             else:
                 raise FramingError(f"a reply of kind {kind}")
-        at = end + 2
+        at, is_new = end + 2, False
     return at, left, skip
 
 

@@ -19,7 +19,7 @@ from handrail.wire.redis.judging import NO_SHAPE
 from handrail.wire.redis.line import Gate, Line
 from handrail.wire.redis.pairing import Changed, Local, Subscribing, Waiting
 from handrail.wire.redis.plan import MalformedError, whole
-from handrail.wire.redis.replies import ErrorReply
+from handrail.wire.redis.replies import ErrorReply, FramingError
 from handrail.wire.redis.requests import Request, Requests, encode, parse
 
 OK = b"+OK\r\n"
@@ -51,7 +51,7 @@ class Session(Line):
 
     # --- one request after the other -----------------------------------------------------------
 
-    def take_run(self) -> None:
+    def take_run(self) -> None:  # noqa: C901  every request passes through it: calls would cost
         """Pass on, as they came, all requests in a row that need no more than a glance."""
         requests, holding = self.requests, self._holding
         if not self._known or holding.transaction is not None or not requests.is_between:
@@ -68,7 +68,7 @@ class Session(Line):
                     at, count = end, count + 1
                     continue
             words: list[bytes] = []
-            end = parse(data, at, words) if data[at] == _STAR else -1
+            end = self._glance(data, at, words)
             if end < 0 or not words:
                 break
             entry = self._judge.catalog.find(words)
@@ -88,6 +88,14 @@ class Session(Line):
         if refusal is not None:
             requests.at = end
             self.say_no(refusal)
+
+    @staticmethod
+    def _glance(data: bytes, at: int, words: list[bytes]) -> int:
+        """Parse a request; what is none is left to whoever takes one alone, after what is before."""
+        try:
+            return parse(data, at, words) if data[at] == _STAR else -1
+        except FramingError:
+            return -1
 
     def take(self, request: Request) -> None:
         """Take one request."""
