@@ -180,3 +180,58 @@ def test_a_cursor_that_commit_runs_to_its_end_may_only_read(database: Database) 
         client.execute("COMMIT")
         assert client.execute("FETCH 2 FROM c").fetchall() == [(1,), (2,)]
     assert database.counts()["notes"] == 50
+
+
+def test_the_gate_is_our_own_question(database: Database) -> None:
+    """A script that puts a question of its own in the place of the gate's is not believed."""
+    forged = "SELECT '''', ''on'', ''c'', '''', ''0'', ''0'', ''0''"
+    swap = (
+        "DO $$ BEGIN EXECUTE 'DEALLOCATE handrail_gate';"
+        f" EXECUTE 'PREPARE handrail_gate AS {forged}'; DELETE FROM notes; END $$"
+    )
+    with database.guarded(hold(budget(delete_readings=1))) as guarded, guarded.connect() as client:
+        client.execute("DELETE FROM readings WHERE id = 1")
+        with pytest.raises(psycopg.Error, match="handrail"):
+            client.execute(swap.encode())
+    assert database.counts()["notes"] == 50
+
+
+def test_a_failed_discard_leaves_the_gate(database: Database) -> None:
+    """After a DISCARD or DEALLOCATE that failed, alone or among others, the gate still counts."""
+    ways = ("DEALLOCATE nothing", "DEALLOCATE ALL; SELECT 1 / 0", "SELECT 1 / 0; DEALLOCATE ALL")
+    for number, way in enumerate(ways):
+        with database.guarded(hold(budget(delete_devices=1, delete_readings=30))) as guarded:
+            with guarded.connect() as client:
+                client.execute(f"DELETE FROM readings WHERE id = {number * 2 + 1}".encode())
+                with pytest.raises(psycopg.Error):
+                    client.execute(way.encode())
+                client.execute(f"DELETE FROM readings WHERE id = {number * 2 + 2}".encode())
+            report = guarded.settle()
+        assert [(e.name, e.rows) for e in report.effects] == [("readings", 2)], way
+    with database.guarded(Limits("measure")) as guarded, guarded.connect() as client:
+        client.execute("BEGIN; DELETE FROM readings WHERE id > 10; COMMIT; SELECT 1")
+        with pytest.raises(psycopg.Error, match="cannot run inside a transaction block"):
+            client.execute("BEGIN; DISCARD ALL")
+        client.execute("ROLLBACK")
+        client.execute("PREPARE mine AS SELECT 1; DEALLOCATE mine")
+        client.execute("PREPARE mine AS SELECT 1")
+        client.execute("DEALLOCATE mine")
+        client.execute("DELETE FROM devices WHERE id = 2")
+        client.execute("DEALLOCATE ALL")
+        client.execute("DELETE FROM devices WHERE id = 3")
+        assert guarded.settle().stop is None
+
+
+def test_what_fails_in_a_rehearsal_fails_in_the_run(database: Database) -> None:
+    """VACUUM in a transaction is the server's error, not the end of the run."""
+    script = "BEGIN;\nVACUUM notes;\nROLLBACK;\nSAVEPOINT here;\nDELETE FROM notes WHERE id = 1;\n"
+    with database.guarded(Limits("measure")) as guarded:
+        said = guarded.psql(script).stderr
+        rehearsed = guarded.settle()
+    assert rehearsed.unheld == ()
+    assert "VACUUM cannot run inside a transaction block" in said
+    assert "SAVEPOINT can only be used in transaction blocks" in said
+    database.direct("INSERT INTO notes VALUES (1, 'again')")
+    with database.guarded(hold(budget(delete_notes=1), trace=rehearsed.trace)) as guarded:
+        assert guarded.psql(script).stderr == said
+        assert guarded.settle().stop is None

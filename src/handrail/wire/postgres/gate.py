@@ -8,6 +8,7 @@ Rules:
 - Anything written to the system's own tables asks for a look (`Reading.reshaped`): which table is
   gone or changed, and how many rows went with it, no counter says.
 - Every name is qualified, operators too: a script's `search_path` changes nothing here.
+- A prepared statement is asked by only where its text is ours, as the server says.
 - What cannot be read is refused.
 
 Source: src/backend/utils/activity/pgstat_relation.c, pgstat.c (PostgreSQL 15 to 18)
@@ -15,12 +16,14 @@ Source: src/backend/utils/activity/pgstat_relation.c, pgstat.c (PostgreSQL 15 to
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from handrail.wire.ledger import Key
 
 NAME = "handrail_gate"
+_GENUINE = "!"
 # Deferred constraints act at COMMIT: bring them forward, so that they are counted.
 BEFORE = "SET CONSTRAINTS ALL IMMEDIATE"
 # What COMMIT still does (it runs cursors WITH HOLD to their end) may only read from here on.
@@ -55,8 +58,19 @@ SELECT '', pg_catalog.current_setting('track_counts'), 'c', '',
     0::pg_catalog.int8,
     pg_catalog.length(pg_catalog.pg_stat_force_next_flush()::pg_catalog.text)
 """  # noqa: S608 - made of constants
-PREPARE = f"PREPARE {NAME} AS {QUERY}"
-EXECUTE = f"EXECUTE {NAME}"
+# The whole message is what the server keeps as the text of what it prepares.
+PREPARE = f"{BEFORE}; PREPARE {NAME} AS {QUERY}"
+_OURS = hashlib.sha256(PREPARE.encode()).hexdigest()
+# A script can put another statement under that name, in a DO block, where nobody sees it.
+_CHECK = f"""
+SELECT '{_GENUINE}', pg_catalog.count(*)::pg_catalog.text, '', '', '', '', ''
+FROM pg_catalog.pg_prepared_statements p WHERE p.name OPERATOR(pg_catalog.=) '{NAME}'
+    AND pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(p.statement, 'UTF8')), 'hex')
+        OPERATOR(pg_catalog.=) '{_OURS}'
+"""  # noqa: S608 - made of constants
+ASK = f"{BEFORE}; {_CHECK}; EXECUTE {NAME}; {AFTER}"
+# Where nobody knows whether it is prepared.
+ASK_PLAINLY = f"{BEFORE}; {QUERY}; {AFTER}"
 _VERBS = ("insert", "update", "delete")
 _ROWS_OF = frozenset("rmp")
 
@@ -80,12 +94,15 @@ class Reading:
     foreign: tuple[str, ...] = ()
 
 
-def read(rows: Iterable[tuple[str | None, ...]]) -> Reading:
-    """Return what the rows of `QUERY` say.
+def read(rows: Iterable[tuple[str | None, ...]], *, prepared: bool) -> Reading:
+    """Return what the rows of `ASK`, or of `ASK_PLAINLY` where it is not `prepared`, say.
 
     Raises:
         GateError: the counters are switched off, or the answer is not what was asked for.
     """
+    rows = iter(rows)
+    if prepared and next(rows, ())[:2] != (_GENUINE, "1"):
+        raise GateError("another statement was put in the place of the guard's own")
     amounts: dict[Key, int] = {}
     foreign: list[str] = []
     summary: tuple[str | None, ...] | None = None

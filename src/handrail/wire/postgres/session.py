@@ -31,6 +31,8 @@ _READING = frozenset({"read", "setting", "prepare", "execute", "empty", "mode"})
 _CALLING = frozenset({"read", "execute"})
 # What may run in the client's own transaction without a second thought.
 _IN_A_BLOCK = frozenset({"read", "write"})
+# What ends prepared statements.
+_ENDING = frozenset({"DISCARD", "DEALLOCATE"})
 _MOST_WAITING_BYTES = 256 * 1024
 _MOST_RETRIED_BYTES = 1024 * 1024
 _COMMITS_ITSELF = frozenset({"2D000"})  # invalid transaction termination
@@ -409,8 +411,9 @@ class Session(asyncio.Protocol):
             return worked
         idle = self._transactions.state == IDLE
         if kind in {"alone", "two-phase"} and idle:
-            return await self._run_unheld(data, unit)
-        if idle and may_read and self._only_reads(unit):
+            return await self._run_alone(data, unit)
+        # A savepoint in no transaction is an error, which the server says.
+        if idle and (kind == "savepoint" or (may_read and self._only_reads(unit))):
             answer = await self.link.give(data, retries=READ_ONLY if _may_retry(data) else NEVER)
             if not answer.again:
                 return self._note(answer, unit)
@@ -431,13 +434,16 @@ class Session(asyncio.Protocol):
         answer = await self.link.give(data, keeps_last=ours, retries=retries)
         if answer.again:
             await transactions.roll_back()
-            return await self._run_procedure(data, unit)
+            return await self._run_alone(data, unit)
         transactions.count(unit, answer)
         transactions.kept = answer.last
         return self._note(answer, unit)
 
-    async def _run_procedure(self, data: bytes, unit: Statements) -> bool:
-        """Run a procedure that commits as it goes, where the rehearsal did so too."""
+    async def _run_alone(self, data: bytes, unit: Statements) -> bool:
+        """Run what no transaction of ours can surround, where the rehearsal did so too.
+
+        In a transaction of the client's the server itself refuses it.
+        """
         refusal = self.rules.unheld(unit[0])
         if refusal is None:
             return await self._run_unheld(data, unit)
@@ -481,9 +487,14 @@ class Session(asyncio.Protocol):
         return await transactions.commit(data)
 
     def _note(self, answer: Answer, unit: Statements) -> bool:
-        if any(s.template[:10].upper().startswith(("DISCARD", "DEALLOCATE")) for s in unit):
-            self._transactions.forget_prepared()
+        ending = [
+            words for s in unit if (words := s.template.upper().split()) and words[0] in _ENDING
+        ]
+        if ending:
             self._prepared.forget()
+        # One alone that failed has removed nothing; of several, who knows.
+        if any(words[-1] == "ALL" for words in ending) and (answer.error is None or len(unit) > 1):
+            self._transactions.forget_prepared(surely=answer.error is None)
         return self._transactions.note(answer)
 
     async def _finish(self) -> None:

@@ -63,7 +63,8 @@ class Transactions:
         self._show = show
         self._holder = holder
         self._dirty = False
-        self._gate_ready = False
+        # None: nobody knows whether the gate's own statement is prepared.
+        self._gate_ready: bool | None = False
         self._seen: dict[Key, int] = {}
         self._reshaped = False
         self.state = IDLE
@@ -113,9 +114,9 @@ class Transactions:
         for key, count in gate.of_tag(statements[0].verb, name, answer.tag).items():
             self.open.exact[key] = self.open.exact.get(key, 0) + count
 
-    def forget_prepared(self) -> None:
-        """The gate's own prepared statement may be gone."""
-        self._gate_ready = False
+    def forget_prepared(self, *, surely: bool) -> None:
+        """The gate's own prepared statement is gone, or may be."""
+        self._gate_ready = False if surely else None
 
     # --- its beginning -------------------------------------------------------------------------
 
@@ -249,12 +250,16 @@ class Transactions:
 
     async def _read(self) -> Reading | None:
         """Ask the gate; None where a deferred constraint has failed instead."""
-        prepare = "" if self._gate_ready else f"{gate.PREPARE}; "
-        asked = f"{gate.BEFORE}; {prepare}{gate.EXECUTE}; {gate.AFTER}"
-        answer = await self._link.ask(frames.query(asked), collects=True)
+        if self._gate_ready is False and not await self._asked(gate.PREPARE):
+            return None
+        prepared = self._gate_ready = None if self._gate_ready is None else True
+        answer = await self._asked(gate.ASK if prepared else gate.ASK_PLAINLY)
+        return gate.read(answer.rows, prepared=bool(prepared)) if answer else None
+
+    async def _asked(self, question: str) -> Answer | None:
+        answer = await self._link.ask(frames.query(question), collects=True)
         if self.note(answer):
-            self._gate_ready = True
-            return gate.read(answer.rows)
+            return answer
         if answer.tag:  # the constraints held; it is the gate itself that failed
             raise GateError(answer.error.message if answer.error else "")
         self._show(answer.error_frame)
