@@ -110,7 +110,7 @@ class Rules:
             return self.ledger.refuse(f"{why}, which no guard can hold", statement.template)
         if self.limits.mode == "read-only" and (kind in _WRITES or statement.reads_only is False):
             return self.ledger.refuse("write, and may only read", statement.template)
-        if kind in {"alone", "two-phase"}:
+        if kind == "two-phase":
             return self.unheld(statement)
         return None if known else await self._diverge(statement, locks_held=locks_held)
 
