@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -23,6 +24,8 @@ from handrail.wire.postgres.statement import Statement
 # Given a conninfo that leads into an open transaction: all that is not rows, of the run so far.
 Look = Callable[[str], tuple[Effect, ...]]
 
+# It takes effect as it runs, and a rollback does not take it back.
+_SETS_BACK = re.compile(r'\b(setval"?|U&"[^"]*")\s*\(', re.IGNORECASE)
 _WRITES = frozenset({"write", "copy-in", "procedure", "alone", "two-phase", "unknown"})
 
 
@@ -112,7 +115,19 @@ class Rules:
             return self.ledger.refuse("write, and may only read", statement.template)
         if kind == "two-phase":
             return self.unheld(statement)
+        if _SETS_BACK.search(statement.template) and not self._may_set_back(statement):
+            return self.ledger.refuse(
+                "set a sequence, which nothing takes back", statement.template
+            )
         return None if known else await self._diverge(statement, locks_held=locks_held)
+
+    def _may_set_back(self, statement: Statement) -> bool:
+        """Whether the rehearsal set a sequence so too, or the budget has one altered."""
+        if self.limits.mode != "hold" or statement.template in self._trace:
+            return True
+        budget = self.limits.budget
+        allowed = budget.allowances if budget else ()
+        return any((a.verb, a.kind) == ("alter", "sequence") for a in allowed)
 
     def unheld(self, statement: Statement) -> Refusal | None:
         """Say why something may not take effect as it runs; None where it may."""
