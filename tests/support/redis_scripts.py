@@ -204,12 +204,12 @@ class Writer:
 
 def play(client: Client, commands: list[Command], piece_bytes: int) -> list[bytes]:
     """Send everything in pieces of that size, and return every frame that comes, to the last."""
-    ending = [("DISCARD",), ("UNSUBSCRIBE",), ("RESET",)]
+    ending = [("DISCARD",), ("UNSUBSCRIBE",), ("ECHO", "the end")]
     data = b"".join(encoded(*command) for command in (*commands, *ending))
     for at in range(0, len(data), piece_bytes):
         client.send(data[at : at + piece_bytes])
     frames: list[bytes] = []
-    while not frames or frames[-1] != b"+RESET\r\n":
+    while not frames or frames[-1] != b"$7\r\nthe end\r\n":
         frames.append(client.raw())
     return frames
 

@@ -115,6 +115,8 @@ _HARMFUL = frozenset(
         *("KILL", "PAUSE", "UNPAUSE", "UNBLOCK", "NO-EVICT", "SET", "REWRITE", "RESETSTAT"),
         *("SETUSER", "DELUSER", "LOAD", "SAVE", "LOG", "LIST", "GETUSER", "USERS", "FLUSH"),
         *("DEBUG", "PURGE", "RESET", "DELETE", "RESTORE", "UNLOAD", "LOADEX", "REPLY"),
+        *("ADDSLOTS", "DELSLOTS", "SETSLOT", "FLUSHSLOTS", "MEET", "FORGET", "REPLICATE"),
+        *("FAILOVER", "BUMPEPOCH", "SAVECONFIG", "SET-CONFIG-EPOCH"),
     }
 )
 _WHERE_SECOND = 9
@@ -220,6 +222,8 @@ def read(told: Sequence[Reply]) -> Catalog:
         entry = _entry(item[0].decode("ascii", "backslashreplace").upper(), item)
         # Both spellings that clients use are found at the first try.
         entries[item[0].upper()] = entries[item[0].lower()] = entry
+    # Servers before 7 know it, and do not list it.
+    entries.setdefault(b"QUIT", _made("QUIT", "special", -1, 0, 0, 1, None))
     return Catalog(entries)
 
 

@@ -91,7 +91,7 @@ class Session(Line):
 
     @staticmethod
     def _glance(data: bytes, at: int, words: list[bytes]) -> int:
-        """Parse a request; what is none is left to whoever takes one alone, after what is before."""
+        """Parse a request; what is none is left to whoever takes one alone, later."""
         try:
             return parse(data, at, words) if data[at] == _STAR else -1
         except FramingError:
