@@ -23,12 +23,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 
+from handrail.adapters.postgres import gate
 from handrail.plans.effect import Effect
 from handrail.plans.holding import Limits, Report
 from handrail.plans.model import Allowance, Budget
-from support.guarding import Database, exactly
-from support.postgres_server import OWNER, Server, server_binaries
+from handrail.ports import Store
+from handrail.wire import postgres
+from handrail.wire.postgres.listening import PostgresGuard
+from handrail.wire.postgres.tables import Plain
+from support.guarding import Database, Guarded, exactly
+from support.postgres_server import OWNER, Server, has_decoding, server_binaries
 from support.random_schemas import Case, cases
+from support.store_contract import MARKER, quiet
 
 pytestmark = pytest.mark.postgres
 
@@ -41,24 +47,27 @@ lawful = settings(
     derandomize=os.environ.get("HYPOTHESIS_PROFILE") != "torture",
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+exact = pytest.mark.skipif(not has_decoding(), reason="no test_decoding here: nothing to compare")
 TAKEN = ("delete", "update", "truncate", "drop", "replace", "rewrite")
 GIVEN = ("insert", "update", "rewrite", "alter", "create", "replace")
 _RELATIONS = """
 SELECT c.oid, CASE n.nspname WHEN 'public' THEN '' ELSE quote_ident(n.nspname) || '.' END
         || quote_ident(c.relname), c.oid::regclass::text,
     (SELECT string_agg(a.attname || a.atttypid, ' ' ORDER BY a.attnum) FROM pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+    c.relpersistence = 'p'
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^(pg_|information_schema)'"""
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a table holds: its name, its columns, and how often each row is there."""
+    """What a table holds: its name, its columns, how often each row is there, and its kind."""
 
     name: str
     columns: str
     rows: Counter[str]
+    is_logged: bool
 
 
 class Copy(Database):
@@ -104,8 +113,8 @@ def contents(url: str) -> dict[int, Held]:
         session.execute("SET search_path = pg_catalog")
         found = session.execute(_RELATIONS.encode()).fetchall()
         return {
-            int(oid): Held(name, columns or "", Counter(_rows(session, spelled)))
-            for oid, name, spelled, columns in found
+            int(oid): Held(name, columns or "", Counter(_rows(session, spelled)), is_logged)
+            for oid, name, spelled, columns, is_logged in found
         }
 
 
@@ -221,6 +230,106 @@ def test_a_run_does_what_its_rehearsal_did(
         assert stopped.stop.effect.key == _key(limited[chosen % len(limited)])
         check_within(before, holds(short), fewer)
         check_within(before, holds(short), exactly(stopped.effects))
+
+
+@lawful
+@given(case=cases(unheld=False))
+def test_plain_tables_change_no_count(
+    postgres_server: Server,
+    tmp_path_factory: pytest.TempPathFactory,
+    case: Case,
+) -> None:
+    """Leaving the gate out where tags are all that was done counts what the gate would count."""
+    folder = tmp_path_factory.mktemp("plain")
+    note(case.script)
+    with ExitStack() as stack:
+        real = stack.enter_context(original(postgres_server, folder, case.schema))
+        gated = stack.enter_context(copy_of(real, folder))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PostgresGuard, "_plain_tables", lambda _: Plain({}, {}, reads_hold=True))
+            always, said = run(gated, case.script, Limits("measure"))
+        sometimes, repeated = run(real, case.script, Limits("measure"))
+        assert amounts(sometimes.effects) == amounts(always.effects)
+        assert by_name(holds(real)) == by_name(holds(gated))
+        assert repeated == said
+
+
+@pytest.fixture(scope="module")
+def clone(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A real clone of an empty database."""
+    folder = tmp_path_factory.mktemp("clone")
+    name = postgres_server.make_database()
+    store = postgres_server.store(name)
+    (folder / "backup").mkdir()
+    backup = store.backup("b1", folder / "backup", quiet)
+    try:
+        yield store.clone(backup, folder / "at", MARKER, quiet)
+    finally:
+        store.discard(folder / "at")
+        postgres_server.drop_database(name)
+
+
+@contextmanager
+def filled(store: Store, schema: str) -> Iterator[str]:
+    """Give the address of a store with a random schema in it, which goes again."""
+    url = store.connection().parts["url"]
+    with psycopg.connect(url, autocommit=True) as session:
+        session.execute(schema.encode())
+    try:
+        yield url
+    finally:
+        with psycopg.connect(url, autocommit=True) as session:
+            session.execute("SET client_min_messages = error; DROP OWNED BY CURRENT_USER CASCADE")
+            session.execute("CREATE SCHEMA IF NOT EXISTS public")
+
+
+@exact
+@lawful
+@given(case=cases(unheld=False))
+def test_nothing_is_counted_as_less_than_it_was(
+    clone: Store,
+    postgres_server: Server,
+    tmp_path_factory: pytest.TempPathFactory,
+    case: Case,
+) -> None:
+    """On a clone the guard counts every row event of its log, and no other where nothing of a
+    transaction was taken back.
+    """
+    folder = tmp_path_factory.mktemp("decoded")
+    note(case.script)
+    with filled(clone, case.schema) as url:
+        before = contents(url)
+        (folder / "before").mkdir()
+        clone.observe(folder / "before")
+        look = gate.looker(clone.resource, folder / "before", url)
+        (folder / "guard").mkdir()
+        with postgres.guarded(
+            clone, Limits("measure"), folder / "guard", lambda _: None, look
+        ) as guard:
+            guarded = Guarded(guard, clone)
+            note(guarded.psql(case.script).stderr)
+            counted = amounts(guarded.settle().effects)
+        decoded = clone.effects(folder / "before")
+        after = contents(url)
+    note(f"{counted}\n{decoded}")
+    for oid, table in before.items():
+        kept = after.get(oid)
+        # The rows of these are counted otherwise: those that they had before; or not in the log.
+        moved = kept is None or kept.name != table.name or _was_emptied(decoded, table.name)
+        if moved or not (table.is_logged and kept and kept.is_logged):
+            continue
+        for verb in ("delete", "update", "insert"):
+            real = _rows_of(amounts(decoded), verb, table.name)
+            seen = _rows_of(counted, verb, table.name)
+            assert seen >= real if case.takes_back else seen == real, (verb, table.name)
+
+
+def _was_emptied(effects: tuple[Effect, ...], name: str) -> bool:
+    return any(e.name == name and e.verb in {"truncate", "rewrite"} for e in effects)
+
+
+def _rows_of(counted: Mapping[tuple[str, str, str], int | None], verb: str, name: str) -> int:
+    return counted.get((verb, "table", name)) or 0
 
 
 def _key(allowance: Allowance) -> tuple[str, str, str, str]:
