@@ -6,7 +6,8 @@ Rules:
 - A transaction is kept here until its EXEC, and judged as a whole.
 - What an earlier command of a transaction hides is counted after it, where the rehearsal ran it.
 - Others may write between looks and command where no WATCH can be had: in a client's own WATCH,
-  while a command waits, and for a flush.
+  while a command waits, for a flush, and where they write the same keys all the time. What was done
+  is then compared with the budget afterwards.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from handrail.wire.redis.plan import (
 )
 from handrail.wire.redis.replies import ErrorReply, Reply
 from handrail.wire.redis.requests import Request, encode
-from handrail.wire.redis.scanning import keys_by_pattern
+from handrail.wire.redis.scanning import ScanError, keys_by_pattern
 
 if TYPE_CHECKING:
     from handrail.wire.ledger import Key
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 QUEUED = b"+QUEUED\r\n"
 OK = b"+OK\r\n"
 ABORTED = "EXECABORT Transaction discarded because of previous errors."
-MOST_ATTEMPTS = 50
+# So often WATCH is tried while others write the same keys; then what was done is compared after.
+MOST_ATTEMPTS = 8
 MOST_QUEUED = 100_000
 MOST_QUEUED_BYTES = 32 * 1024 * 1024
 
@@ -174,25 +176,27 @@ class Holding:
         assert plan is not None  # noqa: S101  flushes go another way
         # Under a client's own WATCH, or where it may wait, no transaction of ours can be had.
         alone = self.watches or plan.blocks or not plan.keys or request.file is not None
-        for _attempt in range(MOST_ATTEMPTS):
-            watch = [] if alone else [(b"WATCH", *plan.keys)]
+        for attempt in range(MOST_ATTEMPTS + 1):
+            watches = not alone and attempt < MOST_ATTEMPTS
+            watch = [(b"WATCH", *plan.keys)] if watches else []
             answers = (await self._line.asked([*watch, *plan.looks], whole=False))[len(watch) :]
             refusal = self._blind(answers, judged.template)
             counted = refusal or self._counted([judged], amounts_of(plan.changes(answers)))
             if isinstance(counted, Refusal):
-                await self._unwatch_ours(watching=not alone)
+                await self._unwatch_ours(watching=watches)
                 request.close()
                 self._line.say_no(counted)
                 return
             if self._line.client is None:
                 counted.never()
                 return
+            if not watches:
+                counted.compare_after()
             if alone:
                 await self._run_alone(request, judged, counted)
                 return
             if await self._run_wrapped(request, judged, counted):
                 return
-        self._line.say_no(self._ledger.refuse(_RESTLESS.format(judged.template), judged.template))
 
     def _blind(self, answers: Sequence[Reply], template: str) -> Refusal | None:
         """Say that a command cannot be judged where the guard itself may not look."""
@@ -293,8 +297,9 @@ class Holding:
     async def _settle_transaction(self, transaction: Transaction) -> None:
         writes = [queued.judged for queued in transaction.queue if queued.judged is not None]
         self.transaction = None
-        for _attempt in range(MOST_ATTEMPTS):
-            counted, watching = await self._weigh_transaction(writes)
+        for attempt in range(MOST_ATTEMPTS + 1):
+            watches = attempt < MOST_ATTEMPTS
+            counted, watching = await self._weigh_transaction(writes, watches=watches)
             if isinstance(counted, Refusal):
                 await self._unwatch_ours(watching=watching)
                 self.drop(transaction)
@@ -314,10 +319,10 @@ class Holding:
             self.watches = False
             self.drop(transaction)
             return
-        self.drop(transaction)
-        self._line.say(f"EXECABORT HANDRAIL {_RESTLESS.format('this transaction')}")
 
-    async def _weigh_transaction(self, writes: Sequence[Judged]) -> tuple[Counted | Refusal, bool]:
+    async def _weigh_transaction(
+        self, writes: Sequence[Judged], *, watches: bool
+    ) -> tuple[Counted | Refusal, bool]:
         """Set aside what a transaction would do; and say whether WATCH is on what it depends on."""
         if not writes:
             return Counted(self._ledger, self._line.in_flight), False
@@ -332,13 +337,15 @@ class Holding:
             return self._counted(writes), False
         if worst is not None and self._ledger.fits(amounts_of(worst)):
             return self._counted(writes, amounts_of(worst)), False
-        return await self._look_at_all(writes)
+        return await self._look_at_all(writes, watches=watches)
 
-    async def _look_at_all(self, writes: Sequence[Judged]) -> tuple[Counted | Refusal, bool]:
+    async def _look_at_all(
+        self, writes: Sequence[Judged], *, watches: bool
+    ) -> tuple[Counted | Refusal, bool]:
         here = self.database
         # WATCH and looks are about the database that each command runs in.
         facts, changes = Facts(), list[Change]()
-        watching = guesses = False
+        watching, guesses = False, not watches
         for one in writes:
             select = [(b"SELECT", b"%d" % one.database)] if one.database != here else []
             here = one.database
@@ -349,7 +356,7 @@ class Holding:
                 continue
             if one.is_unheld:
                 continue
-            watch = [(b"WATCH", *one.plan.keys)] if one.plan.keys else []
+            watch = [(b"WATCH", *one.plan.keys)] if one.plan.keys and watches else []
             before = [*select, *watch]
             answers = (await self._line.asked([*before, *one.plan.looks], whole=False))[
                 len(before) :
@@ -360,9 +367,10 @@ class Holding:
             if is_certain:
                 changes += found
             elif not self._judge.was_rehearsed(one):
-                changes += one.plan.worst or found
+                changes += found if one.plan.worst is None else one.plan.worst
                 what = f"run {one.template} after commands that hide what it does"
-                refusal = refusal or (None if one.plan.worst else self._ledger.refuse(what))
+                if refusal is None and one.plan.worst is None:
+                    refusal = self._ledger.refuse(what)
             else:
                 # What is bounded is compared afterwards; of the rest, what can be seen is held.
                 guesses = True
@@ -448,7 +456,12 @@ class Holding:
         return [(DELETE, KEY, place, number) for place, number in counts.items()]
 
     async def _flush(self, request: Request, judged: Judged) -> None:
-        changes = await self._scan(judged)
+        try:
+            changes = await self._scan(judged)
+        except ScanError as error:
+            what = f"run {judged.template}, which cannot be counted: {error}"
+            self._line.say_no(self._ledger.refuse(what, judged.template))
+            return
         counted = self._counted([judged], amounts_of(changes))
         if isinstance(counted, Refusal):
             self._line.say_no(counted)
@@ -457,9 +470,6 @@ class Holding:
         for expected in entries:
             self._line.pairing.expect(expected)
         await self._line.stream(parts)
-
-
-_RESTLESS = "run {}: others change what it depends on all the time"
 
 
 def _raw(parts: Sequence[bytes | Request]) -> list[bytes]:

@@ -4,6 +4,8 @@ Rules:
 - A count comes from what the server says before the command runs, never from the reply alone: so a
   rehearsal and a run count alike, and what is refused was not sent.
 - A count is exact where the command's effect can be known, and never too low where it cannot.
+- A look touches a key no more than the command itself would; where that is refused, the key's idle
+  time may begin anew all the same.
 - `worst` needs no look at all: where it fits, looks and command leave together.
 """
 
