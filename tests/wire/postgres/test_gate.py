@@ -235,3 +235,20 @@ def test_what_fails_in_a_rehearsal_fails_in_the_run(database: Database) -> None:
     with database.guarded(hold(budget(delete_notes=1), trace=rehearsed.trace)) as guarded:
         assert guarded.psql(script).stderr == said
         assert guarded.settle().stop is None
+
+
+def test_what_partitions_have_done_one_by_one_runs_as_rehearsed(database: Database) -> None:
+    """REINDEX of a table with partitions, which no transaction may surround, is not made fail."""
+    database.direct(
+        "CREATE TABLE months (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+        "CREATE TABLE january PARTITION OF months FOR VALUES FROM (1) TO (32)"
+    )
+    for script in ("REINDEX TABLE months", "CLUSTER months USING months_pkey"):
+        with database.guarded(Limits("measure")) as guarded:
+            with guarded.connect() as client:
+                client.execute(script.encode())
+            report = guarded.settle()
+        assert len(report.unheld) == 1
+        with database.guarded(hold(budget())) as guarded, guarded.connect() as client:
+            with pytest.raises(psycopg.Error, match="cannot be held"):
+                client.execute(script.encode())

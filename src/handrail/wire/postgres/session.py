@@ -36,6 +36,7 @@ _ENDING = frozenset({"DISCARD", "DEALLOCATE"})
 _MOST_WAITING_BYTES = 256 * 1024
 _MOST_RETRIED_BYTES = 1024 * 1024
 _COMMITS_ITSELF = frozenset({"2D000"})  # invalid transaction termination
+_RUNS_ALONE = frozenset({"25001"})  # active SQL transaction
 # Functions that clients call outside SQL to work with large objects, by their numbers.
 _LARGE_OBJECTS = frozenset({715, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172})
 _BACK_TO_READING = "SET default_transaction_read_only = on"
@@ -429,8 +430,7 @@ class Session(asyncio.Protocol):
         ours = transactions.open is not None and transactions.open.ours
         transactions.act(unit, simply=simply)
         transactions.show_kept()
-        may_end = ours and len(unit) == 1 and unit[0].kind in {"procedure", "unknown", "execute"}
-        retries = _COMMITS_ITSELF if may_end else NEVER
+        retries = _ends_itself(unit[0]) if ours and len(unit) == 1 else NEVER
         answer = await self.link.give(data, keeps_last=ours, retries=retries)
         if answer.again:
             await transactions.roll_back()
@@ -665,6 +665,16 @@ class Session(asyncio.Protocol):
         self.rules.ledger.settle(self, kept=False)
         if not self.ended.done():
             self.ended.set_result(None)
+
+
+def _ends_itself(statement: Statement) -> frozenset[str]:
+    """Return the errors by which a statement says that no transaction may surround it."""
+    if statement.kind in {"procedure", "unknown", "execute"}:
+        return _COMMITS_ITSELF
+    # Of a table with partitions these take each in a transaction of its own.
+    if statement.template[:7].upper() in {"CLUSTER", "REINDEX"}:
+        return _RUNS_ALONE
+    return NEVER
 
 
 def _is_simple(group: Sequence[Frame]) -> bool:
