@@ -2,8 +2,10 @@
 
 Rules:
 - A frame is one letter, four bytes of length (their own included), and a body.
-- Copied rows are passed on in pieces; every other frame is read whole, and none larger than
-  `LARGEST_BYTES` is: a peer that announces more is refused before anything of it is kept.
+- Copied rows pass as they come, each piece in a frame of its own: nobody is ever left with half a
+  frame, and where rows are cut means nothing.
+- Every other frame is read whole, and none larger than `LARGEST_BYTES` is: a peer that announces
+  more is refused before anything of it is kept.
 - Nothing here decides anything.
 
 Source: https://www.postgresql.org/docs/current/protocol-message-formats.html
@@ -42,12 +44,6 @@ class Frame(NamedTuple):
         return self.data[HEADER:]
 
 
-class Piece(NamedTuple):
-    """Part of a frame of copied rows: passed on as it is."""
-
-    data: bytes
-
-
 class Splitter:
     """Splits what a client sends, however it was cut."""
 
@@ -55,16 +51,16 @@ class Splitter:
         self._kept = bytearray()
         self._passing = 0
 
-    def feed(self, data: bytes) -> Iterator[Frame | Piece]:
+    def feed(self, data: bytes) -> Iterator[Frame]:
         """Yield what is complete now.
 
         Raises:
             FrameError: it is no frame, or too large.
         """
-        if self._passing and not self._kept:
-            piece, data = data[: self._passing], data[self._passing :]
-            self._passing -= len(piece)
-            yield Piece(piece)
+        if self._passing and data:
+            rows, data = data[: self._passing], data[self._passing :]
+            self._passing -= len(rows)
+            yield Frame(COPY_DATA, build(b"d", rows))
         if not data:
             return
         if not self._kept:
@@ -82,11 +78,12 @@ class Splitter:
             yield from self._whole()
         if len(self._kept) >= HEADER and self._kept[0] == COPY_DATA:
             self._passing = self._size(self._kept, 0) - len(self._kept)
-            piece = bytes(self._kept)
+            rows = bytes(self._kept[HEADER:])
             self._kept.clear()
-            yield Piece(piece)
+            if rows:
+                yield Frame(COPY_DATA, build(b"d", rows))
 
-    def _whole(self) -> Iterator[Frame | Piece]:
+    def _whole(self) -> Iterator[Frame]:
         while len(self._kept) >= HEADER:
             size = self._size(self._kept, 0)
             if len(self._kept) < size:

@@ -132,7 +132,9 @@ class Link(asyncio.Protocol):
         self._rest = b""
         self._passing = 0
         self.raw: asyncio.Transport | None = None
+        # Told that rows are to be copied in, and that something failed.
         self.copying: Callable[[], None] = lambda: None
+        self.failing: Callable[[], None] = lambda: None
         self.closed = False
 
     # --- sending -------------------------------------------------------------------------------
@@ -274,6 +276,7 @@ class Link(asyncio.Protocol):
             return answer.ends and not answer.again
         if kind == _ERROR:
             answer.error, answer.error_frame = frames.said(frame[5:]), frame
+            self.failing()
             return not answer.again
         if kind == _DONE:
             answer.tag = frames.tag(frame[5:])

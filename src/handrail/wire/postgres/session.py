@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from handrail.wire.ledger import Refusal
 from handrail.wire.postgres import frames, refusing
-from handrail.wire.postgres.frames import Frame, FrameError, Piece, lone_query
+from handrail.wire.postgres.frames import Frame, FrameError, lone_query
 from handrail.wire.postgres.link import NEVER, READ_ONLY, Answer, Link, completions
 from handrail.wire.postgres.prepared import UNKNOWN, Prepared, Statements
 from handrail.wire.postgres.rules import Rules
@@ -24,7 +24,9 @@ from handrail.wire.postgres.statement import Statement
 from handrail.wire.postgres.transaction import FAILED, IDLE, OPEN, Transactions
 
 _Q, _E, _S, _H, _F, _X = (ord(letter) for letter in "QESHFX")
-_COPY_DONE, _COPY_FAIL = ord("c"), ord("f")
+_COPIED, _COPY_DONE, _COPY_FAIL = ord("d"), ord("c"), ord("f")
+_OF_A_COPY = frozenset({_COPIED, _COPY_DONE, _COPY_FAIL})
+_FLUSH = Frame(_H, frames.FLUSH)
 _ENDS_TRANSACTION = frozenset({"begin", "commit", "rollback", "two-phase"})
 _READING = frozenset({"read", "setting", "prepare", "execute", "empty", "mode"})
 # Of these, what calls functions.
@@ -66,6 +68,7 @@ class Session(asyncio.Protocol):
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.link = Link(server, client, statuses, self.close, self._changed)
         self.link.copying = self._begin_copy
+        self.link.failing = self._fail_copy
         self._client = client
         self._splitter = frames.Splitter()
         self._waiting: list[Frame] = []
@@ -84,6 +87,7 @@ class Session(asyncio.Protocol):
         self._busy = False  # a group is under way
         self._copying = False  # rows of a COPY go straight to the server
         self._after_copy = False  # and then a Sync of their own
+        self._copy_synced = False  # which came while they were copied
         self._skipping = False  # up to Sync, after a refusal
         self._relapsed = False  # the client lets its next transactions write
         self._leaving = False
@@ -98,13 +102,7 @@ class Session(asyncio.Protocol):
             self.link.transport.write(data)
         try:
             for item in self._splitter.feed(data):
-                if self._observes and isinstance(item, Piece):
-                    continue
-                if isinstance(item, Piece) or self._copying or self._after_copy:
-                    self._take_copied(item)
-                elif item.kind not in b"dcf":  # what is left of a COPY that failed
-                    self._waiting.append(item)
-                    self._waiting_bytes += len(item.data)
+                self._take(item)
         except FrameError as error:
             self._break_off(str(error))
             return
@@ -155,28 +153,56 @@ class Session(asyncio.Protocol):
             self._transactions.follow(answer)
             self._rest()
 
-    def _take_copied(self, item: Frame | Piece) -> None:
-        """Pass rows of a COPY on to the server; what else comes waits, or ends the copying."""
-        if isinstance(item, Piece):
+    def _take(self, frame: Frame) -> None:
+        if self._copying or self._after_copy:
+            self._take_copied(frame)
+        else:
+            self._waiting.append(frame)
+            self._waiting_bytes += len(frame.data)
+
+    def _take_copied(self, frame: Frame) -> None:
+        """Pass rows of a COPY on to the server; what else comes waits, or ends the session.
+
+        The server passes over Sync and Flush while it copies: they are not sent, lest it should
+        have ended the COPY meanwhile and answer them.
+        """
+        if frame.kind in _OF_A_COPY:
             if self._copying:
-                self.link.transport.write(item.data)
-            return
-        if item.kind not in b"dcfHS":
-            self._waiting.append(item)
-            return
-        self.link.transport.write(item.data)
-        if item.kind in {_COPY_DONE, _COPY_FAIL}:
-            self._copying = False
-        elif item.kind == _S and not self._copying:
+                self.link.transport.write(frame.data)
+            if frame.kind != _COPIED:
+                self._end_copy()
+        elif self._copying and frame.kind in {_S, _H}:
+            self._copy_synced = self._copy_synced or frame.kind == _S
+        elif self._copying and frame.kind == _X:
+            self.close()
+        elif self._copying:
+            self._break_off("a message in the middle of a COPY")
+        elif frame.kind in {_S, _H}:
+            self.link.transport.write(frame.data)
+            self._after_copy = self._after_copy and frame.kind == _H
+        else:
+            self._waiting.append(frame)
+            self._waiting_bytes += len(frame.data)
+
+    def _end_copy(self) -> None:
+        if self._copying and self._group_ends == _H:
+            self.link.transport.write(frames.FLUSH)
+        self._copying = False
+
+    def _fail_copy(self) -> None:
+        """The server has had enough of the rows: it waits for a Sync where the group has one."""
+        if self._copying and self._after_copy and self._copy_synced:
+            self.link.transport.write(frames.SYNC)
             self._after_copy = False
+        self._copying = False
 
     def _begin_copy(self) -> None:
-        self._copying = True
+        self._copying, self._copy_synced = True, False
         # In a group with a Sync of its own the server ignores that one: another follows the rows.
         self._after_copy = self._group_ends == _S
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         for frame in waiting:
-            self._take_copied(frame)
+            self._take(frame)
         if self._leaving and (self._copying or self._after_copy):
             self.close()
         elif not self._client.is_closing():
@@ -239,13 +265,28 @@ class Session(asyncio.Protocol):
 
     def _next_group(self) -> list[Frame]:
         """Return the next complete group; empty when there is none."""
+        self._drop_rows()
         for index, frame in enumerate(self._waiting):
-            if frame.kind not in b"PBDEC":
-                count = index + 1 if not index or frame.kind in b"SH" else index
-                group, self._waiting = self._waiting[:count], self._waiting[count:]
-                self._waiting_bytes -= sum(len(f.data) for f in group)
-                return group
+            if frame.kind in b"PBDEC":
+                continue
+            if frame.kind == _X:  # nothing that was not synchronised counts, nor what follows
+                self._waiting, self._waiting_bytes = [], 0
+                return [frame]
+            count = index + 1 if not index or frame.kind in b"SH" else index
+            group, self._waiting = self._waiting[:count], self._waiting[count:]
+            self._waiting_bytes -= sum(len(f.data) for f in group)
+            # Rows that do not wait for the server: it begins to copy when it comes to them.
+            return [*group, _FLUSH] if frame.kind in _OF_A_COPY else group
         return []
+
+    def _drop_rows(self) -> None:
+        """Leave out rows that nobody copies: what is left of a COPY that failed."""
+        count = 0
+        while count < len(self._waiting) and self._waiting[count].kind in _OF_A_COPY:
+            self._waiting_bytes -= len(self._waiting[count].data)
+            count += 1
+        if count:
+            del self._waiting[:count]
 
     def _serve_soon(
         self, group: list[Frame], statements: Statements, *, again: bool = False
