@@ -233,7 +233,7 @@ def test_secret_among_the_arguments(fake: FakeWorld, monkeypatch: pytest.MonkeyP
     [
         ("postgres", "postgres://app@db/pilot?sslmode=require", (), "store/pilot"),
         ("redis", "redis://:pw@cache:6379", (), "store/cache"),
-        ("redis", "redis://cache/0", ("store/0",), "store/0-2"),
+        ("redis", "redis://cache/0", ("store/redis",), "store/redis-2"),
         ("files", "/srv/up loads/", (), "store/up-loads"),
         ("files", "/", (), "store/files"),
     ],

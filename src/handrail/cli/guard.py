@@ -206,12 +206,12 @@ def _lines(call: Call, guarded: Guarded) -> list[str]:
     from handrail.cli import held, screen
 
     command = Path(call.options.command[0]).name
-    stopped = next((report for report in guarded.reports if report.stop), None)
+    stop = guarded.stop
     lines = [""]
-    if stopped is not None and stopped.stop is not None:
-        state = held.state_of(stopped.stop)
-        measure = "its budget allows"
-        lines += [*held.stop_lines(stopped.stop, stopped.how, command, measure, state), ""]
+    if stop is not None:
+        how = next(report.how for report in guarded.reports if report.stop is stop)
+        measure, state = "its budget allows", held.state_of(stop)
+        lines += [*held.stop_lines(stop, how, command, measure, state), ""]
     some = ", ".join(report.resource for report in guarded.reports)
     head = (
         f"{command} did, on {some}:" if guarded.effects else f"{command} changed nothing on {some}."

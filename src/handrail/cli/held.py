@@ -110,6 +110,37 @@ def report_lines(reports: Sequence[Report]) -> list[str]:
     return lines
 
 
+def part_lines(report: Report) -> list[str]:
+    """Return what of each store was kept, where a script had several, and what only undo brings."""
+    rows = [(part.resource, _kept(part)) for part in report.parts]
+    return columns(rows)
+
+
+def _kept(part: Report) -> str:
+    held = {
+        "before COMMIT": ("transaction", "held before COMMIT"),
+        "before each command": ("command", "held before each command"),
+    }
+    if part.how not in held:
+        swapped = part.how == "copied and swapped in" and part.kept
+        state = "worked on a copy: " + ("swapped in" if swapped else "nothing of it was kept")
+        return state if part.how.startswith("copied") else part.how
+    noun, how = held[part.how]
+    some = f"{part.kept:,} {noun}{'' if part.kept == 1 else 's'} kept" if part.kept else ""
+    parts = [how, some or "nothing kept"]
+    if part.stop is not None:
+        parts.append(f"stopped with {part.stop.elsewhere}" if part.stop.elsewhere else "stopped")
+    if part.unheld:
+        parts.append(f"only undo brings back: {_some(part.unheld)}")
+    return "; ".join(parts)
+
+
+def stopped_part(report: Report) -> Report:
+    """Return the report of the store at which a run was stopped."""
+    own = (part for part in report.parts if part.stop and not part.stop.elsewhere)
+    return next(own, report)
+
+
 def event_lines(events: Sequence[Event]) -> list[str]:
     """Return events, one line each; many are cut with a count."""
     # What took effect as it ran has a line of its own.
@@ -125,6 +156,7 @@ def _how(how: str) -> str:
         "before COMMIT": "each transaction was held before its COMMIT",
         "before each command": "each command was held before it ran",
         "copied and swapped in": "it worked on a copy, swapped in at the end",
+        "copied and left": "it worked on a copy, of which nothing was kept",
         "observed only": "observed only: nothing was held",
     }
     return known.get(how, how)

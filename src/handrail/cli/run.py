@@ -100,11 +100,14 @@ def _stopped(outcome: Outcome, plan: Plan, report: Report, stop: Stop) -> list[s
 
     script = plan.steps[0].argv[0]
     state = held.state_of(stop, outcome.run)
-    if outcome.effects and not stop.kept:
+    if outcome.effects and not report.kept:
         state = (
             "nothing of its copy was kept; this was written by others meanwhile, or past the copy"
         )
-    lines = held.stop_lines(stop, report.how, script, "it did in rehearsal", state)
+    how = held.stopped_part(report).how
+    lines = held.stop_lines(stop, how, script, "it did in rehearsal", state)
+    if report.parts:
+        lines += ["", *held.part_lines(report)]
     again = f"handrail rehearse {plan.request.asked}"
     if outcome.effects:
         lines += ["", *screen.effect_lines(outcome.effects), ""]
@@ -114,7 +117,7 @@ def _stopped(outcome: Outcome, plan: Plan, report: Report, stop: Stop) -> list[s
 
 
 def _lines(call: Call, outcome: Outcome, plan: Plan) -> list[str]:
-    from handrail.cli import screen
+    from handrail.cli import held, screen
 
     number, request = outcome.run, plan.request
     left = ", ".join(outcome.residue[:6]) or "nothing left over"
@@ -131,6 +134,8 @@ def _lines(call: Call, outcome: Outcome, plan: Plan) -> list[str]:
             f"next: handrail rehearse {request.asked}     if that is what you meant",
         ]
     lines = [screen.wrap(f"{outcome.outcome}: run {number}. {outcome.why}.", "  ")]
+    if report and report.parts:
+        lines += held.part_lines(report)
     if outcome.residue:
         lines.append(screen.wrap(f"left different: {left}", "  "))
     if outcome.outcome in {"confirmed", "stopped", "failed"} and outcome.effects:

@@ -82,6 +82,8 @@ def undeclared(kind: str, address: str, taken: Sequence[str]) -> Resource:
     """Return a resource for a store that no estate declares; its name is none of `taken`."""
     tail = address.split("?", maxsplit=1)[0].rstrip("/").rpartition("/")[2]
     name = re.sub(r"[^A-Za-z0-9._-]", "-", without_port(tail)).strip("-._")[:50] or kind
+    if name.isdecimal():  # a database of Redis has no name
+        name = kind if name == "0" else f"{kind}-{name}"
     number = 2
     found = name
     while f"store/{found}" in taken:

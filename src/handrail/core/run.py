@@ -251,11 +251,12 @@ class Run:
         if self._choice:
             self.note("told", choice=self._choice, person=self._world.person)
         else:
-            done = (
-                "it has changed nothing so far"
-                if not effects
-                else ("so far: " + "; ".join(f"{e.verb} {e.kind} {e.name}" for e in effects[:3]))
-            )
+            done = "it has changed nothing so far"
+            if effects:
+                # The store may count what was rolled back with the cut-off transaction.
+                doubt = ", unless rolled back" if any(e.is_ceiling for e in effects) else ""
+                some = "; ".join(f"{e.verb} {e.kind} {e.name}" for e in effects[:3])
+                done = f"so far{doubt}: {some}"
             raise WaitingError(
                 "run.unknown-outcome",
                 f"run {self._number} was cut off while its script ran; {done}",
