@@ -252,3 +252,14 @@ def test_what_partitions_have_done_one_by_one_runs_as_rehearsed(database: Databa
         with database.guarded(hold(budget())) as guarded, guarded.connect() as client:
             with pytest.raises(psycopg.Error, match="cannot be held"):
                 client.execute(script.encode())
+
+
+def test_a_function_that_hides_its_errors_does_what_it_would(database: Database) -> None:
+    """A function that catches every error is not fooled by being tried as one that reads."""
+    database.direct(
+        "CREATE FUNCTION swallow() RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
+        " DELETE FROM notes WHERE id = 1; RETURN 1; EXCEPTION WHEN OTHERS THEN RETURN 0; END $$"
+    )
+    with database.guarded(hold(budget(delete_notes=1))) as guarded, guarded.connect() as client:
+        assert client.execute("SELECT swallow()").fetchall() == [(1,)]
+    assert database.counts()["notes"] == 49

@@ -9,7 +9,8 @@ Rules:
 - Where somebody's operator or cast could stand for one of the system's, no table is plain.
 - A name without a schema counts only where one relation alone has it, whatever the `search_path`.
 - Before version 16 a read-only transaction may write large objects. Where somebody's function could
-  do so, what only reads is not held by being read only (`reads_hold`).
+  do so, what only reads is not held by being read only (`reads_hold`). Nor where a function catches
+  errors: it would do something else where it may not write, and nobody would see it.
 - It is true of the moment of its reading: read again after every declaration.
 
 Source: src/backend/libpq/be-fsstubs.c (PreventCommandIfReadOnly, since PostgreSQL 16)
@@ -59,7 +60,8 @@ class Plain:
     Attributes:
         tables: schema and name, to the name as effects spell it.
         alone: of these, by name alone, where no other relation of any schema has that name.
-        reads_hold: whether nothing that a read-only transaction does takes effect.
+        reads_hold: whether nothing that a read-only transaction does takes effect, and what would
+            write fails in it.
     """
 
     tables: Mapping[tuple[str, str], str]
@@ -202,7 +204,12 @@ WITH writing AS (
     UNION ALL SELECT unnest(ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn]::oid[])
         FROM pg_aggregate a WHERE a.aggfnoid >= 16384
 )
-SELECT current_setting('server_version_num')::int >= 160000 OR NOT (
+SELECT NOT EXISTS (
+    -- It catches the error by which it would be run again as one that writes.
+    SELECT FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+    WHERE p.oid >= 16384 AND l.lanname = 'plpgsql' AND p.prosrc ~* '\\mexception\\s+when\\M'
+        AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+) AND (current_setting('server_version_num')::int >= 160000 OR NOT (
     EXISTS (SELECT FROM called WHERE id IN (SELECT oid FROM writing))
     OR EXISTS (
         SELECT FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
@@ -212,4 +219,4 @@ SELECT current_setting('server_version_num')::int >= 160000 OR NOT (
                 OR (l.lanname = 'plpgsql' AND p.prosrc ~* '\\mexecute\\M')
                 OR (l.lanname NOT IN ('sql', 'plpgsql') AND NOT EXISTS (
                     SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass
-                        AND d.objid = p.oid AND d.deptype = 'e')))))"""
+                        AND d.objid = p.oid AND d.deptype = 'e'))))))"""
