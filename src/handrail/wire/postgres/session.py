@@ -314,6 +314,8 @@ class Session(asyncio.Protocol):
         inside = transactions.open is not None
         if inside and transactions.open and transactions.open.ours:
             return False
+        if not inside and len(statements) > 1:
+            return False
         if not kinds <= (_IN_A_BLOCK if inside else {"read"}) or not self._may_forward(statements):
             return False
         simply = _is_simple(group)
@@ -429,8 +431,8 @@ class Session(asyncio.Protocol):
         kinds = {statement.kind for statement in unit}
         if kinds & _CALLING and not self.rules.reads_hold:
             return False
-        # A mode that is set together with a statement counts for that statement.
-        return kinds <= _READING and ("mode" not in kinds or len(unit) == 1)
+        # Of several, the answers of the first have been shown when another may only read.
+        return kinds <= _READING and len(unit) <= 1
 
     def _split(self, statements: Statements) -> list[tuple[bytes, Statements]]:
         codec = self.rules.codec(self.link.statuses.get("client_encoding", "UTF8"))
@@ -612,7 +614,8 @@ class Session(asyncio.Protocol):
 
     async def _serve_flushed(self, group: list[Frame], statements: Statements) -> None:
         """Serve messages that the client wants answered before it says Sync."""
-        if statements and not self._only_reads(statements) and self._transactions.state == IDLE:
+        # Shown at once, it cannot be tried as reading first.
+        if statements and self._transactions.state == IDLE:
             await self._transactions.begin_ours()
         self._transactions.act(statements, simply=False)
         if not await self._part(group[:-1]) and self._transactions.open is not None:
