@@ -311,7 +311,10 @@ client = redis.Redis.from_url(os.environ["REDIS_URL"])
 with client.pipeline(transaction=True) as pipe:
     for key in client.scan_iter("session:*"):
         pipe.delete(key)
-    pipe.execute()
+    try:
+        pipe.execute()
+    except redis.RedisError as error:
+        print(error)
 print("Database reset complete.")
 """
 

@@ -269,6 +269,8 @@ class Ledger:
         stop = self.stop
         if stop is None:  # pragma: no cover  only asked once there is one
             raise AssertionError("nothing was refused")
-        one = "1 earlier transaction of this run was kept"
-        kept = one if stop.kept == 1 else f"{stop.kept} earlier transactions of this run were kept"
+        kept = f"{stop.kept} earlier transactions of this run were kept"
+        if stop.kept < 2:  # noqa: PLR2004  grammar
+            one = "1 earlier transaction of this run was kept"
+            kept = one if stop.kept else "nothing of this run was kept before"
         return Refusal(f"handrail: stopped before it took effect: {stop.what}", kept, stop.remedy)
