@@ -169,16 +169,6 @@ CREATE FUNCTION purge(k int) RETURNS int LANGUAGE plpgsql AS $f$
     BEGIN DELETE FROM {t} WHERE id <= k; RETURN k; END $f$;
 CREATE FUNCTION mark(k int) RETURNS bigint LANGUAGE sql AS
     $f$ UPDATE {u} SET b = 'marked' WHERE id = k; SELECT nextval('steps') $f$;
-CREATE FUNCTION bold(k int) RETURNS int LANGUAGE plpgsql AS $f$
-    BEGIN
-        BEGIN DELETE FROM {t} WHERE id > k; PERFORM 1 / (k % 2);
-        EXCEPTION WHEN division_by_zero THEN UPDATE {u} SET a = 1 WHERE id = k; END;
-        RETURN k;
-    END $f$;
-CREATE FUNCTION swallow(k int) RETURNS int LANGUAGE plpgsql AS $f$
-    BEGIN DELETE FROM {u} WHERE id = k; RETURN 1; EXCEPTION WHEN OTHERS THEN RETURN 0; END $f$;
-CREATE FUNCTION raze() RETURNS void LANGUAGE plpgsql AS
-    $f$ BEGIN EXECUTE 'TRUNCATE ' || $t${u}$t$ || ' CASCADE'; END $f$;
 CREATE PROCEDURE work(k int) LANGUAGE plpgsql AS $f$
     BEGIN UPDATE {t} SET b = 'worked' WHERE id <= k; DELETE FROM {u} WHERE id = k; END $f$;
 CREATE PROCEDURE in_steps(k int) LANGUAGE plpgsql AS $f$
@@ -191,6 +181,19 @@ CREATE FUNCTION instead() RETURNS trigger LANGUAGE plpgsql AS $f$
 CREATE TRIGGER instead INSTEAD OF UPDATE OR DELETE ON written
     FOR EACH ROW EXECUTE FUNCTION instead();
 CREATE MATERIALIZED VIEW held AS SELECT a, count(*) AS n FROM {t} GROUP BY a;
+"""
+# What lets the guard try nothing as reading alone: not every schema has it.
+_HIDING = """
+CREATE FUNCTION bold(k int) RETURNS int LANGUAGE plpgsql AS $f$
+    BEGIN
+        BEGIN DELETE FROM {t} WHERE id > k; PERFORM 1 / (k % 2);
+        EXCEPTION WHEN division_by_zero THEN UPDATE {u} SET a = 1 WHERE id = k; END;
+        RETURN k;
+    END $f$;
+CREATE FUNCTION swallow(k int) RETURNS int LANGUAGE plpgsql AS $f$
+    BEGIN DELETE FROM {u} WHERE id = k; RETURN 1; EXCEPTION WHEN OTHERS THEN RETURN 0; END $f$;
+CREATE FUNCTION raze() RETURNS void LANGUAGE plpgsql AS
+    $f$ BEGIN EXECUTE 'TRUNCATE ' || $t${u}$t$ || ' CASCADE'; END $f$;
 """
 
 
@@ -210,7 +213,8 @@ def schemas(draw: st.DrawFn) -> tuple[tuple[Table, ...], str]:
     for n in range(draw(st.integers(0, 2))):
         ruled, other = draw(st.permutations([table.name for table in found]))[:2]
         text += draw(st.sampled_from(_RULES)).format(n=n, t=ruled, u=other)
-    return found, text + _BESIDE.format(t=found[0].name, u=draw(some))
+    beside = _BESIDE + draw(st.sampled_from(("", _HIDING)))
+    return found, text + beside.format(t=found[0].name, u=draw(some))
 
 
 # --- scripts -----------------------------------------------------------------------------------
