@@ -107,7 +107,7 @@ class _Inside(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for item in self._splitter.feed(data):
-            if not (isinstance(item, frames.Frame) and item.kind == ord("X")):
+            if item.kind != ord("X"):
                 self._link.transport.write(item.data)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -144,7 +144,7 @@ class Session(asyncio.Protocol):
         if answer.again:
             # Its own splitter: the session's may have the beginning of what comes next.
             items = frames.Splitter().feed(self._quick_data)
-            group = [item for item in items if isinstance(item, Frame)]
+            group = list(items)
             self._serve_soon(group, self._prepared.take(group), again=True)
             return
         self._transactions.state = answer.state or self._transactions.state
@@ -294,6 +294,15 @@ class Session(asyncio.Protocol):
         self._busy = True
         work = self._serve(group, statements, again=again)
         self._task = asyncio.get_running_loop().create_task(work)
+        self._task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        """A defect of ours leaves nobody waiting, and nothing is let through after it."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            refusal = self.rules.ledger.refuse(f"go on after a defect, {type(error).__name__}")
+            self._show(refusing.frame(refusal))
+            self.close()
 
     def _observe(self, group: list[Frame], statements: Statements) -> None:
         """Note what is run; it has been passed on."""
