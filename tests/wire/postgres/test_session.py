@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from handrail.plans.holding import Event, Limits
+from handrail.wire.postgres import rules
 from support.guarding import Database, budget, hold
 from support.postgres_server import OWNER
 
@@ -292,3 +293,22 @@ def test_a_limited_role_may_do_what_the_budget_says(database: Database) -> None:
         database.ask("SELECT count(*) FROM pg_roles WHERE rolname ~ '^handrail_' AND NOT rolsuper")
         == 0
     )
+
+
+def test_a_defect_of_the_guard_ends_the_run(database: Database) -> None:
+    """Where the guard itself fails, no client waits for ever, and nothing more is let through."""
+
+    async def fail(*_given: object, **_named: object) -> None:
+        raise RuntimeError("a defect")
+
+    with database.guarded(hold(budget(delete_notes=50))) as guarded:
+        other = guarded.connect()
+        with pytest.MonkeyPatch.context() as patch, guarded.connect() as client:
+            patch.setattr(rules.Rules, "admit", fail)
+            with pytest.raises(psycopg.Error, match="defect"):
+                client.execute("DELETE FROM notes WHERE id = 1")
+        with pytest.raises(psycopg.Error, match="stopped"):
+            other.execute("DELETE FROM notes WHERE id = 2")
+        other.close()
+        assert guarded.settle().stop is not None
+    assert database.counts()["notes"] == 50
