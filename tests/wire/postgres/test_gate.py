@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import psycopg
 import pytest
 
@@ -161,6 +163,29 @@ def test_reading_only_lets_nothing_be_written(database: Database) -> None:
         with pytest.raises(psycopg.Error):
             client.execute("BEGIN READ WRITE; DELETE FROM notes; COMMIT")
     assert database.counts()["notes"] == 50
+
+
+def test_large_objects_are_counted_where_reading_may_write_them(database: Database) -> None:
+    """Before version 16 a read-only transaction may write them: a function that does is gated."""
+    database.direct(
+        "CREATE FUNCTION make() RETURNS oid LANGUAGE plpgsql AS"
+        " $$ BEGIN RETURN lo_create(0); END $$"
+    )
+    modes: tuple[Literal["hold", "read-only"], ...] = ("hold", "read-only")
+    for script in (
+        ["SELECT make()"],
+        ["BEGIN", "SELECT make()", "COMMIT"],
+        ["BEGIN", "DECLARE c CURSOR WITH HOLD FOR SELECT make()", "COMMIT"],
+        ["DECLARE c CURSOR WITH HOLD FOR SELECT make()"],
+        ["SELECT 1; SELECT make()"],
+    ):
+        for mode in modes:
+            with database.guarded(Limits(mode, budget())) as guarded, guarded.connect() as client:
+                for statement in script[:-1]:
+                    client.execute(statement.encode())
+                with pytest.raises(psycopg.Error, match=r"handrail|read-only"):
+                    client.execute(script[-1].encode())
+            assert database.ask("SELECT count(*) FROM pg_largeobject_metadata") == 0, script
 
 
 def test_a_cursor_that_commit_runs_to_its_end_may_only_read(database: Database) -> None:

@@ -28,6 +28,9 @@ _GENUINE = "!"
 BEFORE = "SET CONSTRAINTS ALL IMMEDIATE"
 # What COMMIT still does (it runs cursors WITH HOLD to their end) may only read from here on.
 AFTER = "SET TRANSACTION READ ONLY"
+# Cursors of this transaction that its COMMIT runs to their end.
+HELD_CURSORS = """SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable
+    AND creation_time OPERATOR(pg_catalog.>=) pg_catalog.now()"""
 FLUSH = "SELECT pg_catalog.pg_stat_force_next_flush()"
 _WRITTEN = (
     "pg_catalog.pg_stat_get_xact_tuples_inserted({0})",

@@ -167,6 +167,12 @@ class Rules:
             return ""
         return plain.name(statement.table) or ""
 
+    @property
+    def ends_may_write(self) -> bool:
+        """Whether what COMMIT itself still reads may write large objects, as far as is known."""
+        known = self._plain is not None or not self._reading
+        return self.limits.mode != "measure" and known and not self.reads_hold
+
     def forget_plain(self) -> None:
         """Something was declared anew: which tables are plain has to be read again."""
         self._plain, self.reads_hold = None, False

@@ -229,6 +229,10 @@ class Transactions:
             self._seen, self._dirty = self.open.exact, True
             return self._rules.reserve(self._holder, self.open.exact, template, None, self.database)
         try:
+            cursor = await self._held_cursor()
+            if cursor:
+                what = f"commit a cursor WITH HOLD, {cursor}, whose end is not counted"
+                return self._rules.ledger.refuse(what, template)
             reading = await self._read()
             return await self._judge(reading, template) if reading else None
         except GateError as error:
@@ -255,6 +259,13 @@ class Transactions:
         prepared = self._gate_ready = None if self._gate_ready is None else True
         answer = await self._asked(gate.ASK if prepared else gate.ASK_PLAINLY)
         return gate.read(answer.rows, prepared=bool(prepared)) if answer else None
+
+    async def _held_cursor(self) -> str:
+        """Return a cursor that COMMIT would run, where what it reads could write; else nothing."""
+        if not self._rules.ends_may_write:
+            return ""
+        answer = await self._asked(gate.HELD_CURSORS)
+        return str(answer.rows[0][0]) if answer and answer.rows else ""
 
     async def _asked(self, question: str) -> Answer | None:
         answer = await self._link.ask(frames.query(question), collects=True)
