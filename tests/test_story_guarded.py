@@ -7,6 +7,7 @@ redis-cli, and rm. The script goes on after a refusal, and says that it is compl
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ from support.story_guarded import (
 FULL = (SESSIONS, DEVICES, OLD + NEW)
 FIRST = (0, 0, OLD + NEW)  # the first transaction alone
 DONE = (0, 0, NEW)
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'readings'::regclass"
 IDENTITY = 1  # the key in which an adopted Redis keeps who it is
 
 
@@ -68,6 +70,15 @@ def has_not(screen: str, *lines: str) -> None:
     """Check that a screen has none of these words."""
     text = " ".join(screen.split())
     assert not [line for line in lines if line in text], screen
+
+
+def wait_until_it_waits(story: Story, process: subprocess.Popen[str]) -> None:
+    """Wait until a script waits for the lock that the test holds."""
+    deadline = time.monotonic() + 60
+    while not story.query(WAITING):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 # --- a database ---------------------------------------------------------------------------------
@@ -123,6 +134,7 @@ def test_refused_without_an_estate(pilot: Story) -> None:
         "nothing of this transaction was kept; one earlier one was",
         f"delete table sessions {SESSIONS} rows",
         "the command ended with exit 0",
+        "next: allow it in reset.yaml, if that is what you meant",
     )
     stop = pilot.guard("--budget", "reset.yaml", "--json").json["stop"]
     assert (stop["effect"]["verb"], stop["effect"]["name"]) == ("drop", "readings")
@@ -139,13 +151,7 @@ def test_killed_while_a_transaction_is_open(pilot: Story) -> None:
     with psycopg.connect(pilot.url) as other:
         other.execute("LOCK TABLE readings IN SHARE MODE")
         process = pilot.spawn("run", "reset-pilot")
-        deadline = time.monotonic() + 60
-        waiting = (
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'readings'::regclass"
-        )
-        while not pilot.query(waiting) and time.monotonic() < deadline:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
+        wait_until_it_waits(pilot, process)
         process.kill()
         process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -164,6 +170,23 @@ def test_killed_while_a_transaction_is_open(pilot: Story) -> None:
     has(undone.screen, "undone: run 1")
     assert pilot.tables == FULL
     assert pilot.query("SELECT count(*) FROM pg_locks WHERE relation = 'readings'::regclass") == 0
+
+
+@pytest.mark.postgres
+def test_stopped_by_hand_in_the_middle(pilot: Story) -> None:
+    """Ctrl-C ends the command, its open transaction rolls back, and the report still comes."""
+    pilot.write({"slow.sh": "#!/bin/sh\npsql -qXAt -c begin -c 'select reset_all()' -c commit\n"})
+    with psycopg.connect(pilot.url) as other:
+        other.execute("LOCK TABLE readings IN SHARE MODE")
+        process = pilot.spawn("guard", "--postgres", pilot.url, "--", "./slow.sh")
+        wait_until_it_waits(pilot, process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    has(err, "the command ended: interrupted.")
+    assert pilot.tables == FULL
+    assert pilot.query(WAITING) == 0
+    assert list((pilot.root / ".handrail/guards").iterdir()) == []
 
 
 # --- all three ----------------------------------------------------------------------------------

@@ -194,9 +194,10 @@ class Story:
     @property
     def options(self) -> tuple[str, ...]:
         """How `handrail guard` is told of every store, without any estate."""
-        found = ("--postgres", self.url) if self.url else ()
-        found += ("--redis", self.redis.url) if self.redis else ()
-        return (*found, "--files", str(self.uploads)) if self.uploads.exists() else found
+        found = ["--postgres", self.url] if self.url else []
+        found += ["--redis", self.redis.url] if self.redis else []
+        found += ["--files", str(self.uploads)] if self.uploads.exists() else []
+        return tuple(found)
 
     def guard(self, *words: str, **more: str) -> Answer:
         """Run the script behind a guard of every store."""

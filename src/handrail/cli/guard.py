@@ -219,11 +219,29 @@ def _lines(call: Call, guarded: Guarded) -> list[str]:
     lines += [screen.wrap(head, "  "), *screen.effect_lines(guarded.effects)]
     lines += held.report_lines(guarded.reports)
     lines.append(_ending(guarded))
-    if call.options.write_budget:
-        lines.append(
-            f"next: handrail guard --budget {call.options.write_budget} ... -- {command} ..."
+    return [*lines, *_next(call, guarded, command)]
+
+
+def _next(call: Call, guarded: Guarded, command: str) -> list[str]:
+    """Return what comes next, where that is not plain."""
+    from handrail.cli import screen
+
+    options = call.options
+    events = [event for report in guarded.reports for event in report.events]
+    if guarded.stop is not None and options.budget:
+        said = f"next: allow it in {options.budget}, if that is what you meant"
+    elif guarded.stop is not None:
+        said = f"next: leave out --read-only, if {command} is meant to write"
+    elif options.write_budget:
+        said = f"next: handrail guard --budget {options.write_budget} ... -- {command} ..."
+    elif any(event.text.startswith("tried to reach") for event in events):
+        said = (
+            "next: leave that address out of the command, which finds the guard's in its "
+            "environment (PGHOST, DATABASE_URL, REDIS_URL ...); or --open-network"
         )
-    return lines
+    else:
+        return []
+    return [screen.wrap(said, "      ")]
 
 
 def _ending(guarded: Guarded) -> str:

@@ -97,10 +97,11 @@ def show(call: Call, outcome: Outcome, decided: Decided, exit_code: int | None =
 def _stopped(outcome: Outcome, plan: Plan, report: Report, stop: Stop) -> list[str]:
     """Return how a run ended that its guard stopped, with nothing beyond its budget done."""
     from handrail.cli import held, screen
+    from handrail.core import guarding
 
     script = plan.steps[0].argv[0]
     state = held.state_of(stop, outcome.run)
-    if outcome.effects and not report.kept:
+    if outcome.effects and guarding.is_dropped(report):
         state = (
             "nothing of its copy was kept; this was written by others meanwhile, or past the copy"
         )
