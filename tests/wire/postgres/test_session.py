@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 from collections.abc import Callable
 
 import psycopg
@@ -312,3 +314,21 @@ def test_a_defect_of_the_guard_ends_the_run(database: Database) -> None:
         other.close()
         assert guarded.settle().stop is not None
     assert database.counts()["notes"] == 50
+
+
+def test_a_statement_whose_client_is_gone_ends_with_the_guard(database: Database) -> None:
+    """When nobody waits for a statement any more, the server stops it at the guard's end."""
+    running = (
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query ~ '^SELECT pg_sl'"
+    )
+    with database.guarded(Limits("observe")) as guarded:
+        client = guarded.connect()
+        client.pgconn.send_query(b"SELECT pg_sleep(600)")
+        while database.ask(running) != 1:
+            pass
+        with socket.socket(fileno=os.dup(client.fileno())) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+        guarded.settle()
+        client.close()
+    while database.ask(running) != 0:  # else this test never ends
+        pass

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
@@ -74,6 +75,7 @@ class PostgresGuard:
         database = self._real.parts["database"]
         self._rules = Rules(ledger, look, database, self._plain_tables, asks)
         self._sessions: dict[int, _Open] = {}
+        self._cut: deque[upstream.Upstream] = deque(maxlen=_MOST_SESSIONS)
         self._numbers = 0
         self._greeting: set[asyncio.Task[None]] = set()
         self._report: Report | None = None
@@ -244,7 +246,7 @@ class PostgresGuard:
         session = Session(self._rules, transport, opened.transport, opened.statuses, database)
         number = self._numbers = self._numbers + 1
         self._sessions[number] = _Open(session, opened, key)
-        session.ended.add_done_callback(lambda _: self._sessions.pop(number, None))
+        session.ended.add_done_callback(lambda _: self._ended(number))
         left = client.pipe.leftover()
         transport.set_protocol(session)
         opened.transport.set_protocol(session.link)
@@ -255,6 +257,11 @@ class PostgresGuard:
         transport.resume_reading()
         if left:
             session.data_received(left)
+
+    def _ended(self, number: int) -> None:
+        ended = self._sessions.pop(number)
+        if not ended.session.parted:
+            self._cut.append(ended.upstream)
 
     async def _cancel(self, asked: CancelAsked) -> None:
         for one in tuple(self._sessions.values()):
@@ -273,8 +280,10 @@ class PostgresGuard:
         if waiting:
             await asyncio.wait(waiting, timeout=_SETTLING_S)
         for one in tuple(self._sessions.values()):
-            await upstream.cancel(one.upstream)
             one.session.close()
+        await asyncio.sleep(0)  # what ends a session is called when the loop comes by
+        # A server goes on with a statement whose client is gone: nobody waits for it any more.
+        await asyncio.gather(*(upstream.cancel(one) for one in self._cut))
 
 
 # Settings of the real address that mean nothing, or something else, at the guard.
