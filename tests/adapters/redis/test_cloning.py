@@ -92,7 +92,7 @@ def test_no_other_way_in(store: RedisStore, made: Made, redis_server: RedisServe
     parts = clone.connection().parts
     for password in (PASSWORD, None):
         once = Retry(NoBackoff(), 0)
-        with redis.Redis(port=int(parts["port"]), password=password, retry=once) as client:  # noqa: SIM117
+        with redis.Redis(port=int(parts["port"]), password=password, retry=once) as client:
             with pytest.raises(redis.RedisError):
                 client.ping()
     text = b"".join(path.read_bytes() for path in made.at.rglob("*") if path.is_file())
