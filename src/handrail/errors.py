@@ -123,6 +123,20 @@ class JournalError(HandrailError):
     """The journal cannot be written, read or believed (exit code 1)."""
 
 
+class FencedError(JournalError):
+    """Somebody else goes on with what this process was writing (exit code 1)."""
+
+
+class NotifyError(HandrailError):
+    """A notice was not taken (exit code 1).
+
+    Attributes:
+        is_passing: whether another attempt may help.
+    """
+
+    is_passing = True
+
+
 class KeysError(HandrailError):
     """A signature could not be made or does not verify (exit code 1)."""
 
@@ -207,6 +221,9 @@ CODES: dict[str, str] = {
     "journal.unwritable": "The journal cannot be written; nothing is done without it.",
     "journal.damaged": "The journal's chain is broken.",
     "journal.format": "The journal was written by a newer Handrail.",
+    "journal.fenced": "Another engine goes on with this run; this one has stopped.",
+    "journal.unknown": "Nobody knows whether a record was kept; it is read again first.",
+    "notify.failed": "A notice was not delivered.",
     # The call
     "usage": "The command line is wrong.",
     "usage.not-interactive": "A question must be answered, and nobody is there to answer it.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup, Fingerprint, Identity, Measure
 from handrail.plans.holding import Report
+from handrail.plans.walk import Mark, Signal, Walk
+from handrail.plans.walking import Standing
 
 # Called with (done, total) in units of the work; total None while it is not known.
 Progress = Callable[[int, int | None], None]
@@ -362,6 +364,21 @@ class Record:
     hash: str
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One record to write.
+
+    Attributes:
+        after: hash of the record that it must follow: the chain has one writer, and this is its
+            fence; empty for whatever is last; `new` for a chain that must not be there yet.
+    """
+
+    chain: str
+    kind: str
+    body: Mapping[str, Any]
+    after: str = ""
+
+
 class Journal(Protocol):
     """The hash-chained record. Append only, durable when a method that writes returns.
 
@@ -395,8 +412,30 @@ class Journal(Protocol):
         Of two processes that ask at once, one gets True. Recorded in the chain `used`.
         """
 
-    def records(self, chain: str) -> Iterator[Record]:
-        """Yield a chain's records in order; none when there is no such chain."""
+    def write(self, entries: Sequence[Entry]) -> tuple[Record, ...]:
+        """Write all of `entries`, to any chains, in one durable transaction: all or none.
+
+        Returns:
+            The records, in the order of `entries`.
+
+        Raises:
+            FencedError: a chain has gone on beyond an entry's `after`: somebody else writes it.
+                Nothing was written.
+            JournalError: it could not be made durable, or nobody knows whether it was
+                (`journal.unknown`: read the chain again before anything else).
+        """
+
+    def records(self, chain: str, after: int = 0) -> Iterator[Record]:
+        """Yield a chain's records beyond sequence `after`, in order; none without such a chain."""
+
+    def open_chains(self, prefix: str) -> tuple[str, ...]:
+        """Return the chains that begin with `prefix` and are not closed, oldest first."""
+
+    def wait(self, chain: str, after: int, timeout_s: float) -> bool:
+        """Return whether `chain` has a record beyond sequence `after`, once it has or time is up.
+
+        Cheap enough to be called for ever; may return False too early.
+        """
 
     def chains(self, prefix: str = "") -> tuple[str, ...]:
         """Return the chains whose name begins with `prefix`, in the order of their opening."""
@@ -409,6 +448,119 @@ class Journal(Protocol):
 
     def export(self) -> Iterator[str]:
         """Yield the whole journal as JSON lines of one moment: anchors, records, an end line."""
+
+
+@dataclass(frozen=True)
+class Acted:
+    """What became of a step.
+
+    Attributes:
+        outcome: `done` or `failed`; of a check also `never` (it has not begun to act) and
+            `unknown`; `later`, with `again_at`, for one that goes on without a thread meanwhile;
+            `asked`, with `body` the question, for one that waits for a human.
+        why: one sentence for people; empty where there is nothing to say.
+        body: JSON values, kept in the journal: small, and no secret.
+        again_at: ISO 8601 UTC.
+    """
+
+    outcome: str
+    why: str = ""
+    body: Mapping[str, Any] = field(default_factory=dict)
+    again_at: str = ""
+
+
+class Act(Protocol):
+    """How a kind of step is done, undone, and found out about. From any thread."""
+
+    def do(self, call: ActCall) -> Acted:
+        """Do it. An exception of `handrail.errors` is `failed`, with its message."""
+
+    def check(self, call: ActCall) -> Acted:
+        """Say what became of it, after the engine that began it died. Changes nothing."""
+
+    def undo(self, call: ActCall) -> Acted:
+        """Undo what it did. Twice equals once."""
+
+
+@dataclass(frozen=True)
+class ActCall:
+    """One step to act on.
+
+    Attributes:
+        run: number of the run.
+        target: of the lane.
+        name: of the step.
+        body: as the walk gives it.
+        attempt: from 1.
+        before: bodies of what this step's earlier `later` and `done` returned, the last one's.
+        earlier: bodies of the lane's steps that are done, by name.
+        is_over: whether the run was cancelled or the engine ends: return soon.
+    """
+
+    run: int
+    target: str
+    name: str
+    body: Mapping[str, Any]
+    attempt: int = 1
+    before: Mapping[str, Any] = field(default_factory=dict)
+    earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    is_over: Callable[[], bool] = lambda: False
+
+
+class Engine(Protocol):
+    """Runs walks that survive the death of whatever runs them.
+
+    All methods are for any thread and any process. What an engine did stands in the journal,
+    chain `walk-<run>`, in the form of `plans/walk.py`, the same under every engine.
+    """
+
+    def submit(self, walk: Walk, request_id: str) -> int:
+        """Record `walk` as a run and return its number; the same for the same `request_id`."""
+
+    def signal(self, run: int, signal: Signal) -> bool:
+        """Record a word to a run; False when that id was there already.
+
+        Raises:
+            RefusedError: it is for another digest, the run has ended, or expects no such word.
+        """
+
+    def cancel(self, run: int, person: str, why: str) -> None:
+        """Let nothing new begin, end what runs, and hold; twice equals once."""
+
+    def load(self, run: int) -> Standing:
+        """Return where a run stands.
+
+        Raises:
+            UsageError: there is no such run.
+        """
+
+    def list(self, *, ended: bool = False) -> Iterator[tuple[int, Standing]]:
+        """Yield the open runs, or those that have ended."""
+
+    def recover(self) -> int:
+        """Take up every open run that no living engine has; return how many. Twice equals once."""
+
+    def follow(
+        self, run: int, told: Callable[[Mark], None], timeout_s: float | None = None
+    ) -> Standing:
+        """Return where a run stands once it has ended, waits for a human, or time is up.
+
+        Each mark that it writes meanwhile is told. An engine of this process drives it here.
+        """
+
+    def close(self) -> None:
+        """Let running steps end, begin none, and return once all is recorded."""
+
+
+class Notifier(Protocol):
+    """Tells people outside."""
+
+    def send(self, notice: Mapping[str, Any]) -> None:
+        """Deliver one notice, once or more.
+
+        Raises:
+            NotifyError: it was not taken; worth another attempt where `is_passing`.
+        """
 
 
 class Locks(Protocol):
