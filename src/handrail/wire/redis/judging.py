@@ -17,10 +17,11 @@ from handrail.wire.redis.catalog import Catalog, Entry, asked_of, scripted_keys
 from handrail.wire.redis.keys import by_looking
 from handrail.wire.redis.plan import Plan, UnjudgedError, blank, name_of
 from handrail.wire.redis.requests import Cut
+from handrail.wire.redis.usual import Usual
 
 _MOST_NAMES = 12
 _MOST_SEEN = 100_000
-_MOST_KEYS = 10_000
+_MOST_DATABASES = 16
 _SHA_DIGITS = 40
 REHEARSE = "rehearse again, if that is what you meant"
 
@@ -47,28 +48,6 @@ class Judged:
         return self.entry.kind == "script"
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How a command of a name and a key begins, up to the key: most that come are like the last.
-
-    Attributes:
-        prefix: the bytes before the key.
-        key_at: their number.
-        span: bytes of the whole command; 0 for none.
-        database: in which it runs.
-        seen: keys that the trace has already, with this name, in this database.
-    """
-
-    prefix: bytes
-    key_at: int
-    span: int
-    database: int
-    seen: set[bytes]
-
-
-NO_SHAPE = Shape(b"", 0, 0, 0, set())
-
-
 class Judge:
     """What the sessions of one guard share."""
 
@@ -77,20 +56,20 @@ class Judge:
         self.ledger = ledger
         self.databases = databases
         self.mode = ledger.limits.mode
-        self._keys: dict[tuple[bytes, int], set[bytes]] = {}
+        self._usual: dict[int, Usual] = {}
         self._seen: set[tuple[bytes, int, bytes]] = set()
         self._allowed = frozenset(ledger.limits.trace)
 
     # --- the trace -----------------------------------------------------------------------------
 
-    def shape(self, words: Sequence[bytes], raw: bytes, database: int) -> Shape:
-        """Return how a command looks that was followed: the next one need not be parsed."""
-        seen = self._keys.setdefault((words[0], database), set())
-        if len(seen) >= _MOST_KEYS:
-            seen.clear()
-        seen.add(words[1])
-        key_at = len(raw) - len(words[1]) - 2
-        return Shape(raw[:key_at], key_at, len(raw), database, seen)
+    def usual(self, database: int) -> Usual:
+        """Return what came before in a database, and passes."""
+        found = self._usual.get(database)
+        if found is None:
+            if len(self._usual) >= _MOST_DATABASES:
+                self._usual.clear()
+            found = self._usual[database] = Usual()
+        return found
 
     def follow(self, entry: Entry, words: Sequence[bytes], database: int) -> Refusal | None:
         """Note a command that only reads; say why it may not."""

@@ -155,22 +155,30 @@ class Line(asyncio.Protocol):
 
     def answered(self, data: bytes) -> None:
         """Take what the server sent."""
+        if self.pairing.takes_all(data):
+            self._outbox.write(data)
+        elif not self._feed(data):
+            return
+        if self._outbox.is_full or self._rests:
+            self.rebalance()
+        if self._said_all or self.is_ending or self.client is None:
+            self.check_end()
+
+    def _feed(self, data: bytes) -> bool:
+        """Take what the server sent apart; return False where that ended the line."""
         crowded = self.pairing.counting > MOST_COUNTING
         self._outbox.begin()
         try:
             self.pairing.feed(data)
         except FramingError:
             self.cut()
-            return
+            return False
         finally:
             self._outbox.commit()
         if crowded and self.pairing.counting <= MOST_COUNTING:
             self._rest_or_read()
             self._go_on()
-        if self._outbox.is_full or self._rests:
-            self.rebalance()
-        if self._said_all or self.is_ending or self.client is None:
-            self.check_end()
+        return True
 
     def server_left(self) -> None:
         """The server has closed its side: nobody knows what of the last commands it did."""

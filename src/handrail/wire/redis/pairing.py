@@ -25,6 +25,7 @@ _MOST_LINE_BYTES = 64 * 1024
 _MOST_PEEK_BYTES = 256
 _DOLLAR, _STAR, _PUSH, _ERROR = b"$*>-"
 _PLAIN_LINES = frozenset(b"+:_#,(")
+_MOST_DIGITS = 10
 _MESSAGES = frozenset({b"message", b"pmessage", b"smessage"})
 _CONFIRMS = {
     b"subscribe": "channel",
@@ -249,6 +250,43 @@ class Pairing:
                     self._rest = data[start:]
                     return
 
+    def takes_all(self, data: bytes) -> bool:
+        """Whether `data` is common replies, all the client's; they are counted, not passed on.
+
+        The same as `feed`, without its steps: nearly all that a server sends is this.
+        """
+        pending, size, span = self.pending, len(data), self._span
+        if len(pending) != 1 or self._left or self._rest or any(self.subscribed.values()):
+            return False
+        head, count = pending[0], size // span
+        if not isinstance(head, Plain):
+            return False
+        if not count or count * span != size or not _all_begin(data, self._header, count, span):
+            if not self._is_one(data):
+                return False
+            count = 1
+        if count > head.count:
+            return False
+        head.count -= count
+        if not head.count:
+            pending.clear()
+        return True
+
+    def _is_one(self, data: bytes) -> bool:
+        """Whether `data` is one common reply, whole."""
+        end = data.find(b"\r\n")
+        if end < 0:
+            return False
+        if data[0] != _DOLLAR:
+            return data[0] in _PLAIN_LINES and end + 2 == len(data)
+        length = data[1:end]
+        if length == b"-1":
+            return end + 2 == len(data)
+        if not length.isdigit() or len(length) > _MOST_DIGITS or end + 4 + int(length) != len(data):
+            return False
+        self._header, self._span = data[: end + 2], len(data)
+        return True
+
     def _run(self, data: bytes, at: int, head: Plain) -> int:  # noqa: C901  as hot as it gets
         """Pass on as many whole, common replies as there are in a row."""
         start, size, count = at, len(data), head.count
@@ -404,6 +442,16 @@ class Pairing:
         while self.pending and isinstance(head := self.pending[0], Local):
             self.pending.popleft()
             self._emit(head.data)
+
+
+def _all_begin(data: bytes, header: bytes, count: int, span: int) -> bool:
+    """Whether each of `count` pieces of `span` bytes begins with `header`."""
+    if count == 1:
+        return data.startswith(header)
+    return all(
+        data[at::span] == header[at : at + 1] * count  # every span-th byte, at once
+        for at in range(len(header))
+    )
 
 
 def _second_line(data: bytes, at: int) -> bytes | None:

@@ -15,12 +15,12 @@ from handrail.wire.redis import hiding
 from handrail.wire.redis.catalog import SUBSCRIBING, Entry
 from handrail.wire.redis.holding import Holding, Queued, wrong_number
 from handrail.wire.redis.holding import Transaction as Kept
-from handrail.wire.redis.judging import NO_SHAPE
-from handrail.wire.redis.line import Gate, Line
+from handrail.wire.redis.line import MOST_COUNTING, Gate, Line
 from handrail.wire.redis.pairing import Changed, Local, Subscribing, Waiting
 from handrail.wire.redis.plan import MalformedError, whole
 from handrail.wire.redis.replies import ErrorReply, FramingError
 from handrail.wire.redis.requests import Request, Requests, encode, parse
+from handrail.wire.redis.usual import NO_SHAPE
 
 OK = b"+OK\r\n"
 NOAUTH = "NOAUTH Authentication required."
@@ -33,7 +33,6 @@ WRONGPASS = "WRONGPASS invalid username-password pair or user is disabled."
 NOT_IN_MULTI = "ERR Command not allowed inside a transaction"
 MOST_WRONG = 10
 _STAR = 0x2A
-_NAME_AND_KEY = 2
 
 
 class Session(Line):
@@ -46,25 +45,56 @@ class Session(Line):
         self._known = False
         self._wrong = 0
         self._observes = gate.judge.mode == "observe"
+        self._database, self._usual = 0, gate.judge.usual(0)
         self._shape = NO_SHAPE
         self._in_multi = False  # in `observe`, where transactions are the server's alone
 
     # --- one request after the other -----------------------------------------------------------
 
-    def take_run(self) -> None:  # noqa: C901  every request passes through it: calls would cost
+    def data_received(self, data: bytes) -> None:
+        requests = self.requests
+        if requests.at >= len(requests.data) and requests.is_between and self._pass_on(data):
+            return
+        requests.feed(data)
+        self._go_on()
+
+    def _pass_on(self, data: bytes) -> bool:
+        """Pass on what is made up of commands that came before; return False where it is not.
+
+        The same as `take_run`, without its steps: nearly all that a client sends is this.
+        """
+        if not self._known or self._busy is not None or self.is_ending or self.server is None:
+            return False
+        holding, pairing = self._holding, self.pairing
+        if holding.transaction is not None or pairing.counting > MOST_COUNTING:
+            return False
+        if holding.database != self._database:
+            self._change_usual(holding.database)
+        count = 1 if data in self._usual.alone else self._shape.count(data)
+        if not count:
+            return False
+        self.server.write(data)
+        pairing.plain(count)
+        return True
+
+    def _change_usual(self, database: int) -> None:
+        self._database, self._usual = database, self._judge.usual(database)
+        self._shape = NO_SHAPE
+
+    def take_run(self) -> None:  # noqa: C901  what is new passes through it: calls would cost
         """Pass on, as they came, all requests in a row that need no more than a glance."""
         requests, holding = self.requests, self._holding
         if not self._known or holding.transaction is not None or not requests.is_between:
             return
-        if self._shape.database != holding.database:
-            self._shape = NO_SHAPE
+        if self._database != holding.database:
+            self._change_usual(holding.database)
         data, start, shape = requests.data, requests.at, self._shape
         at, end, count, size = start, start, 0, len(data)
         refusal: Refusal | None = None
         while at < size:
-            if shape.span and data.startswith(shape.prefix, at):
+            if shape.span and data.startswith(shape.lead, at):
                 end = at + shape.span
-                if data[at + shape.key_at : end - 2] in shape.seen and end <= size:
+                if data[at + len(shape.lead) : end] in shape.rests and end <= size:
                     at, count = end, count + 1
                     continue
             words: list[bytes] = []
@@ -77,8 +107,7 @@ class Session(Line):
             refusal = self._judge.follow(entry, words, holding.database)
             if refusal is not None:
                 break
-            if len(words) == _NAME_AND_KEY:
-                shape = self._judge.shape(words, data[at:end], holding.database)
+            shape = self._usual.learn(words, data[at:end], is_alone=end - at == size)
             at, count = end, count + 1
         self._shape = shape
         if count:
