@@ -21,6 +21,9 @@ CREATE TRIGGER note AFTER DELETE ON readings FOR EACH ROW EXECUTE FUNCTION note(
 """
 
 
+IS_THERE = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+
+
 @pytest.mark.postgres
 class TestPostgresShared(StoreContract):
     """On a server that others use as well: effects are read from its counters."""
@@ -40,6 +43,12 @@ class TestPostgresShared(StoreContract):
         name = connection.environment["PGAPPNAME"]
         with psycopg.connect(connection.parts["url"], application_name=name) as session:
             session.execute(sql.encode())
+            backend = session.info.backend_pid
+        # What it did is counted when its backend ends, which is after it is told to: what prepares
+        # a store must not be counted after the store was observed.
+        with psycopg.connect(connection.parts["url"], autocommit=True) as session:
+            while session.execute(IS_THERE, [backend]).fetchone():
+                pass
 
     def missing_store(self, at: Path) -> Store:
         return PostgresStore(RESOURCE, self.server.url("nowhere"))
