@@ -60,7 +60,8 @@ def test_only_whole_commands_that_came_before_are_counted(
         assert {encode(*words) for words in parsed(data)} <= set(before)
     if data in known.alone:
         assert len(parsed(data)) == 1
-    if now and set(now) <= set(before):
+    # One that has another one's beginning in it is left to the parser.
+    if now and set(now) <= {raw for raw in before if raw.count(b"GET") == 1}:
         assert shape.count(data) == len(now)
 
 
