@@ -8,7 +8,7 @@ Rules:
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from handrail.core import backups, deciding, records, together
@@ -19,8 +19,10 @@ from handrail.core.world import Talk, World
 from handrail.errors import RefusedError
 
 
-def begin(world: World, decided: Decided, talk: Talk) -> Outcome:
-    """Run a judged plan.
+def begin(
+    world: World, decided: Decided, talk: Talk, *, opened: Callable[[int], None] = lambda _: None
+) -> Outcome:
+    """Run a judged plan; `opened` is told the run's number before anything is done.
 
     Raises:
         RefusedError: a guard refuses, the plan is stale, or somebody else holds the target.
@@ -39,6 +41,7 @@ def begin(world: World, decided: Decided, talk: Talk) -> Outcome:
         run = Run(world, number, decided, talk)
         run.note("opened", plan=plan, person=world.person)
         _begin(world, decided, number)
+        opened(number)
         with _saying_how_to_go_on(talk, number):
             return run.proceed()
 

@@ -1,0 +1,1 @@
+"""The HTTP API: what the command line does, for people with a token; one file a resource."""
