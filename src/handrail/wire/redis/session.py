@@ -33,6 +33,7 @@ WRONGPASS = "WRONGPASS invalid username-password pair or user is disabled."
 NOT_IN_MULTI = "ERR Command not allowed inside a transaction"
 MOST_WRONG = 10
 _STAR = 0x2A
+_MOST_BEFORE_BYTES = 4096
 
 
 class Session(Line):
@@ -47,6 +48,7 @@ class Session(Line):
         self._observes = gate.judge.mode == "observe"
         self._database, self._usual = 0, gate.judge.usual(0)
         self._shape = NO_SHAPE
+        self._before, self._before_count = b"", 0  # what passed last, and how many commands it was
         self._in_multi = False  # in `observe`, where transactions are the server's alone
 
     # --- one request after the other -----------------------------------------------------------
@@ -70,16 +72,19 @@ class Session(Line):
             return False
         if holding.database != self._database:
             self._change_usual(holding.database)
-        count = 1 if data in self._usual.alone else self._shape.count(data)
-        if not count:
-            return False
+        if data != self._before:
+            count = 1 if data in self._usual.alone else self._shape.count(data)
+            if not count:
+                return False
+            kept = data if len(data) <= _MOST_BEFORE_BYTES else b""
+            self._before, self._before_count = kept, count
         self.server.write(data)
-        pairing.plain(count)
+        pairing.plain(self._before_count)
         return True
 
     def _change_usual(self, database: int) -> None:
         self._database, self._usual = database, self._judge.usual(database)
-        self._shape = NO_SHAPE
+        self._shape, self._before, self._before_count = NO_SHAPE, b"", 0
 
     def take_run(self) -> None:  # noqa: C901  what is new passes through it: calls would cost
         """Pass on, as they came, all requests in a row that need no more than a glance."""
