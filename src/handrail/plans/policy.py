@@ -33,6 +33,7 @@ from handrail.estate.shapes import (
     placed,
 )
 from handrail.plans.model import RISKS
+from handrail.plans.roles import ROLES, Grant
 
 FILE = "policy.yaml"
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -149,6 +150,7 @@ class Policy:
         groups: group to the people in it.
         freezes: the calendar.
         guard: how a run's scripts are held.
+        roles: what people may do through a server; empty where a token alone says it.
     """
 
     binding: Mapping[str, str] = field(default_factory=lambda: dict(BINDING))
@@ -168,6 +170,7 @@ class Policy:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     freezes: tuple[Freeze, ...] = ()
     guard: Guarding = field(default_factory=Guarding)
+    roles: tuple[Grant, ...] = ()
     file: str = ""
 
     def binds(self, guard: str, risk: str) -> bool:
@@ -252,6 +255,22 @@ _GUARD = Record(
         ),
     },
 )
+
+
+def _grant(*, place: Place, **said: Any) -> Grant:
+    return Grant(place=str(place), **said)
+
+
+_GRANT = Record(
+    _grant,
+    {
+        "role": Key(Choice(*ROLES), "the most that is granted", required=True),
+        "groups": Key(ListOf(TEXT), "groups that it is granted to; a team is one", default=()),
+        "people": Key(ListOf(TEXT), "people besides them", default=()),
+        "resources": Key(ListOf(TEXT), "patterns such as `store/pilot-*`", default=()),
+        "environments": Key(ListOf(TEXT), "environments; every one when left out", default=()),
+    },
+)
 POLICY = Record(
     dict,
     {
@@ -266,6 +285,7 @@ POLICY = Record(
             DURATION, "how old data may be where the environment does not say", default=30 * 86400
         ),
         "groups": Key(MapOf(ListOf(TEXT)), "groups of people, as in allowed_signers", default={}),
+        "roles": Key(ListOf(_GRANT), "what people may do through a server", default=()),
         "freezes": Key(
             ListOf(
                 Record(
@@ -338,6 +358,7 @@ def _policy(found: Mapping[str, Any]) -> Policy:
         approvers={risk: group for risk, (group, _) in approval.get("by", {}).items()},
         groups=found["groups"],
         freezes=found["freezes"],
+        roles=found["roles"],
         guard=found["guard"],
         file=FILE,
         **{name: value for name, value in bounds.items() if value is not None},
@@ -386,6 +407,7 @@ def _policy_errors(found: Mapping[str, Any], guards: tuple[str, ...]) -> list[De
                     hint=nearest(group, tuple(found["groups"])) or "declare it under `groups`",
                 )
             )
+    problems += _grant_errors(found)
     for freeze in found["freezes"]:
         try:
             _zone(freeze.zone)
@@ -399,6 +421,22 @@ def _policy_errors(found: Mapping[str, Any], guards: tuple[str, ...]) -> list[De
                 )
             )
     return problems
+
+
+def _grant_errors(found: Mapping[str, Any]) -> list[DeclarationError]:
+    from handrail.estate.shapes import nearest  # noqa: PLC0415  beside its one use
+
+    return [
+        DeclarationError(
+            "policy.unknown-group",
+            f"`{grant.role}` is granted to unknown group `{group}`",
+            at=Place(*_split_place(grant.place)),
+            hint=nearest(group, tuple(found["groups"])) or "declare it under `groups`",
+        )
+        for grant in found["roles"]
+        for group in grant.groups
+        if group not in found["groups"]
+    ]
 
 
 def _split_place(place: str) -> tuple[str, int]:
