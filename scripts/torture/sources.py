@@ -116,12 +116,17 @@ def _fetch_debian(package: str, version: str, at: Path) -> None:
     options += [f"Dir::State::lists={at / 'lists'}", f"Dir::Cache={at / 'cache'}"]
     apt = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
     _do([*apt, "update"], at)
-    try:
-        _do([*apt, "source", f"{package}={version}"], at)
-    except UnavailableError:
-        # The installed version has left the archive: the suite of a later minor release will do,
-        # because it is compared with a direct run and not with what that release expects.
-        _do([*apt, "source", package], at)
+    # The installed version may have left the archive: the suite of another minor release will do,
+    # because it is compared with a direct run and not with what that release expects.
+    listed = _said(["apt-cache", *apt[2:], "showsrc", package])
+    versions = dict.fromkeys((version, *re.findall(r"(?m)^Version: (\S+)$", listed)))
+    for number, wanted in enumerate(versions, start=1):
+        try:
+            return _do([*apt, "source", f"{package}={wanted}"], at)
+        except UnavailableError:
+            if number == len(versions):
+                raise
+    return None
 
 
 def _write_source_lists(folder: Path) -> None:
