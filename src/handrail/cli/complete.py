@@ -36,7 +36,7 @@ def _candidates(call: Call, words: list[str]) -> Iterable[str]:
 
     if len(words) == 1:
         return [command for group in GROUPS.values() for command in group]
-    if words[-2] == "--on" or words[0] == "adopt":
+    if words[-2] in {"--on", "--store"} or words[0] == "adopt":
         return sorted(call.declared.estate.stores)
     if words[0] == "runs" and len(words) == 2:  # noqa: PLR2004  `runs` and the word to complete
         return ["show"]
@@ -55,6 +55,12 @@ def _runs(call: Call) -> list[str]:
     return [str(number) for number in records.runs(call.world.journal)]
 
 
+def _held(call: Call) -> list[str]:
+    from handrail.core import holding
+
+    return [held.id for held in holding.standing(call.world)]
+
+
 def _operations(call: Call) -> list[str]:
     return sorted(call.declared.operations)
 
@@ -65,6 +71,7 @@ _AFTER: dict[str, tuple[Callable[[Call], list[str]], ...]] = {
     "rehearse": (_operations,),
     "run": (_operations, _plans),
     "approve": (_plans,),
+    "release": (_held,),
     "resume": (_runs,),
     "undo": (_runs,),
     "explain": (_runs, _plans),

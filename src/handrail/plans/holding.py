@@ -50,7 +50,9 @@ class Event:
 
     Attributes:
         kind: `bypass` (an attempt to get round the guard), `diverged` (a statement that the
-            rehearsal did not have), `held`, `refused`, `unheld` (it took effect as it ran).
+            rehearsal did not have), `held`, `refused`, `unheld` (it took effect as it ran),
+            `others` (somebody else wrote to what the script had a copy of), `kept` (where what was
+            there before lies now).
         text: one sentence, without secrets.
     """
 
