@@ -27,14 +27,15 @@ def guarded(
         store: the target, or a clone of it: its `connection` has the real credentials.
         limits: what the script is held to.
         folder: an empty private folder.
-        hear: told each event, from the guard's own thread.
+        hear: told each event, from the guard's own thread; one that can be asked (`ports.Asks`)
+            lets commands wait for somebody's word.
 
     Raises:
         StoreError: the server does not answer, or the guard may not see its commands.
     """
     from handrail.wire.redis.guard import RedisGuard  # noqa: PLC0415  start-up time
 
-    guard = RedisGuard(store, Ledger(store.resource, limits, hear), folder)
+    guard = RedisGuard(store, Ledger(store.resource, limits, hear), folder, hear)
     try:
         yield guard
     finally:

@@ -17,7 +17,7 @@ from typing import cast
 
 from handrail.errors import StoreError
 from handrail.plans.holding import Report
-from handrail.ports import Connection, Store
+from handrail.ports import Asks, Connection, Store
 from handrail.wire.ledger import Ledger
 from handrail.wire.redis import catalog, limited
 from handrail.wire.redis.judging import Judge
@@ -54,15 +54,17 @@ class RedisGuard:
         store: has the real credentials.
         ledger: what the run is held to, and counts.
         folder: where large requests and replies wait.
+        hear: hears the run's events; it is asked where it can be (`ports.Asks`).
 
     Raises:
         StoreError: the server does not answer, or cannot be guarded.
     """
 
-    def __init__(self, store: Store, ledger: Ledger, folder: Path) -> None:
+    def __init__(self, store: Store, ledger: Ledger, folder: Path, hear: object = None) -> None:
         self._resource = store.resource
         self._ledger = ledger
         self._folder = folder
+        self._asks = hear if isinstance(hear, Asks) else None
         self._real = store.connection()
         self._server = read_server(self._real.parts)
         self._password = secrets.token_hex(16)
@@ -183,7 +185,7 @@ class RedisGuard:
                 f"`{self._resource}` does not tell its commands, so that none can be judged",
                 hint="allow the store's user `+command`",
             )
-        return Judge(catalog.read(commands), self._ledger, _number(databases))
+        return Judge(catalog.read(commands), self._ledger, _number(databases), self._asks)
 
     async def _listen(self) -> tuple[asyncio.Server, int]:
         loop = asyncio.get_running_loop()
@@ -200,6 +202,7 @@ class RedisGuard:
     async def _end(self) -> None:
         """Let nobody in any more; wait for what is under way, then cut it off."""
         self._listener.close()
+        self._open.judge.is_over = True
         waiting = [session.leave() for session in tuple(self._open.sessions)]
         if waiting:
             await asyncio.wait(waiting, timeout=SETTLING_S)

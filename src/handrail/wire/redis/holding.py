@@ -84,6 +84,11 @@ class Holding:
         self.transaction: Transaction | None = None
         self._scanned: dict[int, list[Change]] = {}  # of a transaction's flushes, by identity
 
+    @property
+    def next_database(self) -> int:
+        """Return the one that the next command runs in."""
+        return self.database if self.transaction is None else self.transaction.database
+
     # --- one command ---------------------------------------------------------------------------
 
     def weigh(self, request: Request, entry: Entry) -> None:

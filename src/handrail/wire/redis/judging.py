@@ -4,14 +4,18 @@ Rules:
 - The trace has a command's name and the patterns of its keys, never a value.
 - A command that nobody can judge stops the run; one that the server would refuse does not.
 - After the first refusal nothing that writes is let through.
+- Who asks for what somebody is being asked about waits for the same answer.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha1
 
+from handrail.ports import Asks
 from handrail.wire.ledger import Ledger, Refusal
 from handrail.wire.redis.catalog import Catalog, Entry, asked_of, scripted_keys
 from handrail.wire.redis.keys import by_looking
@@ -23,6 +27,9 @@ _MOST_NAMES = 12
 _MOST_SEEN = 100_000
 _MOST_DATABASES = 16
 _SHA_DIGITS = 40
+# The others are refused whoever is asked, or noted by nobody.
+_ASKED = frozenset({"read", "publish", "write", "flush"})
+_WRITES = _ASKED - {"read"}
 REHEARSE = "rehearse again, if that is what you meant"
 
 
@@ -49,9 +56,18 @@ class Judged:
 
 
 class Judge:
-    """What the sessions of one guard share."""
+    """What the sessions of one guard share.
 
-    def __init__(self, catalog: Catalog, ledger: Ledger, databases: int) -> None:
+    Args:
+        catalog: the server's commands.
+        ledger: of the run.
+        databases: how many the server has.
+        asks: whom a command that the rehearsal did not have waits for.
+    """
+
+    def __init__(
+        self, catalog: Catalog, ledger: Ledger, databases: int, asks: Asks | None = None
+    ) -> None:
         self.catalog = catalog
         self.ledger = ledger
         self.databases = databases
@@ -59,6 +75,11 @@ class Judge:
         self._usual: dict[int, Usual] = {}
         self._seen: set[tuple[bytes, int, bytes]] = set()
         self._allowed = frozenset(ledger.limits.trace)
+        waits = ledger.limits.divergence == "hold" and self.mode != "observe" and self._allowed
+        self._asks = asks if waits else None
+        self._asking: dict[str, asyncio.Future[bool]] = {}
+        self._answers: dict[str, bool] = {}
+        self.is_over = False
 
     # --- the trace -----------------------------------------------------------------------------
 
@@ -80,13 +101,16 @@ class Judge:
             seen = (words[0], database, blank(words[first]))
             if seen in self._seen:
                 return None
-            if len(self._seen) < _MOST_SEEN:
+            refusal = self.follow_template(self.template(entry, words, database))
+            if refusal is None and len(self._seen) < _MOST_SEEN:
                 self._seen.add(seen)
+            return refusal
         return self.follow_template(self.template(entry, words, database))
 
     def follow_template(self, template: str) -> Refusal | None:
         """Note a command by its template; say why it may not."""
-        if self.ledger.follow(template) or self.ledger.limits.divergence == "report":
+        known = self.ledger.follow(template) or self.ledger.limits.divergence == "report"
+        if self._answers.get(template, known):
             return None
         return self.ledger.refuse(f"run {template}, which the rehearsal did not", template)
 
@@ -102,6 +126,41 @@ class Judge:
         name = "EVAL" if entry.name == "EVALSHA" else entry.name
         shown = name or words[0][:40].decode("utf-8", "backslashreplace").upper()
         return " ".join([shown, *names[:_MOST_NAMES], *more])
+
+    # --- somebody's word -----------------------------------------------------------------------
+
+    def in_question(self, entry: Entry, words: Sequence[bytes], database: int) -> str:
+        """Return the template of a command that waits for somebody's word; empty for all others."""
+        if self._asks is None or self.ledger.stop is not None:
+            return ""
+        if entry.kind not in _ASKED and entry.name != "WATCH":
+            return ""
+        if not entry.accepts(len(words)) or (self.mode == "read-only" and entry.kind in _WRITES):
+            return ""
+        template = self.template(entry, words, database)
+        return "" if template in self._allowed or template in self._answers else template
+
+    async def ask(self, template: str) -> None:
+        """Wait until somebody has said whether a command may begin: `follow` knows it then."""
+        asks, waiting = self._asks, self._asking.get(template)
+        if waiting is None and asks is not None:
+            self.ledger.follow(template)
+            waiting = asyncio.ensure_future(
+                asyncio.to_thread(asks.ask, template, "not in the rehearsal", self._is_done)
+            )
+            self._asking[template] = waiting
+            waiting.add_done_callback(partial(self._answered, template))
+        if waiting is not None:
+            # Whoever is cancelled meanwhile leaves the question to the others.
+            await asyncio.wait({waiting})
+
+    def _is_done(self) -> bool:
+        return self.is_over or self.ledger.stop is not None
+
+    def _answered(self, template: str, waiting: asyncio.Future[bool]) -> None:
+        failed = waiting.cancelled() or waiting.exception() is not None
+        self._answers[template] = not failed and waiting.result()
+        del self._asking[template]
 
     # --- what would be done --------------------------------------------------------------------
 

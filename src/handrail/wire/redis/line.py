@@ -91,6 +91,7 @@ class Line(asyncio.Protocol):
         self._batch: list[bytes] | None = None  # what is to leave together
         self._rests = False  # the server's side is not read
         self.in_flight: set[Counted] = set()
+        self.put_back: Request | None = None  # the next one, taken once and to be taken again
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take_run(self) -> None:
@@ -247,6 +248,8 @@ class Line(asyncio.Protocol):
 
     def _over(self) -> None:
         self.requests.close()
+        if self.put_back is not None:
+            self.put_back.close()
         if not self.ended.done():
             self.ended.set_result(None)
             self.gate.left(self)
@@ -272,8 +275,10 @@ class Line(asyncio.Protocol):
             if self.pairing.counting > MOST_COUNTING:
                 self._rest_or_read()
                 return
-            self.take_run()
-            request = self.requests.next_request()
+            request, self.put_back = self.put_back, None
+            if request is None:
+                self.take_run()
+                request = self.requests.next_request()
             if request is None:
                 return
             self.take(request)

@@ -109,6 +109,8 @@ class Session(Line):
             entry = self._judge.catalog.find(words)
             if not (entry.passes_observed if self._observes else entry.is_plain):
                 break
+            if self._judge.in_question(entry, words, holding.database):
+                break
             refusal = self._judge.follow(entry, words, holding.database)
             if refusal is not None:
                 break
@@ -139,7 +141,9 @@ class Session(Line):
             request.close()
             self.say(NOAUTH)
             return
-        if entry.kind == "special" and entry.name in _SPECIAL:
+        if template := self._judge.in_question(entry, words, self._holding.next_database):
+            self.work(self._wait_for_word(request, template))
+        elif entry.kind == "special" and entry.name in _SPECIAL:
             _SPECIAL[entry.name](self, request, entry)
         elif self._judge.mode == "observe":
             self._observe(request, entry)
@@ -147,6 +151,14 @@ class Session(Line):
             self._holding.queue(request, entry, self._holding.transaction)
         else:
             self._holding.weigh(request, entry)
+
+    async def _wait_for_word(self, request: Request, template: str) -> None:
+        """Take a request again once somebody has said whether it may begin."""
+        await self._judge.ask(template)
+        if self.client is None or self.is_ending:
+            request.close()
+        else:
+            self.put_back = request
 
     # --- greeting ------------------------------------------------------------------------------
 
