@@ -15,6 +15,7 @@ from inline_snapshot import snapshot
 from handrail.cli import screen
 from handrail.guards import BUILT_IN
 from handrail.operations.model import Undo
+from handrail.plans.deeds import next_deeds
 from handrail.plans.effect import VERBS, Effect
 from handrail.plans.judging import judge
 from handrail.plans.model import Breach, Decision, Plan
@@ -186,7 +187,7 @@ def test_a_target_that_does_not_answer_is_told_with_its_reason() -> None:
 def test_what_is_next_is_in_an_order_that_works() -> None:
     """The rehearsal first, and no approval of a digest that the rehearsal changes."""
     facts = make_facts(rehearsal=None, uncommitted=("a",))
-    deeds = screen.next_deeds(judged(facts=facts))
+    deeds = next_deeds(judged(facts=facts))
     assert deeds[0] == "handrail rehearse reset-pilot"
     assert not any(deed.startswith("handrail approve") for deed in deeds)
 

@@ -44,7 +44,7 @@ def show(call: Call, plan: Plan, *, with_next: bool = True) -> None:
 
 def as_json(plan: Plan) -> dict[str, object]:
     """Return the documented JSON shape of a plan."""
-    from handrail.cli.screen import next_command
     from handrail.plans.canonical import plain
+    from handrail.plans.deeds import next_command
 
     return {"format": 1, "verdict": plan.verdict, "next": next_command(plan), "plan": plain(plan)}

@@ -14,12 +14,10 @@ went over its budget, or over budget and undone, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from handrail.cli import choosing
-from handrail.errors import RefusedError
 
 if TYPE_CHECKING:
     from handrail.cli.call import Call
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from handrail.core.outcome import Outcome
     from handrail.plans.holding import Report, Stop
     from handrail.plans.model import Plan
-
-_DIGEST = re.compile(r"[0-9a-f]{4}-?[0-9a-f]{1,60}")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,33 +47,17 @@ def run(call: Call) -> int:
 
 def _decide(call: Call) -> Decided:
     """Return the plan for an operation's name, or the one of a digest, made anew and compared."""
-    name = call.options.operation
-    if name in call.declared.operations or not _DIGEST.fullmatch(name):
-        return choosing.decide(call)
-    from handrail.core import deciding, declaring, records
+    from handrail.core import repeating
 
-    plan = records.find_plan(call.world.journal, name)
-    request = plan.request
-    known = request.operation in call.declared.operations
-    operation = declaring.find_operation(
+    options = call.options
+    return repeating.decide(
+        call.world,
         call.declared,
-        # Told from the repository's root, wherever this is called.
-        request.operation if known else str(call.root / plan.steps[0].argv[0]),
-        call.world.root,
-        request.target,
+        options.operation,
+        on=options.on,
+        parameters=choosing.parameters(call),
+        because=options.because,
     )
-    resource = declaring.find_target(
-        call.declared.estate, operation, call.options.on or request.target
-    )
-    request = deciding.for_person(request, call.world.person, call.options.because)
-    decided = deciding.again(call.world, call.declared, operation, resource, request)
-    if decided.plan.digest != plan.digest:
-        raise RefusedError(
-            "plan.stale",
-            f"{name} is stale: the same request gives another plan now",
-            hint=f"handrail plan {request.operation}     shows the new one",
-        )
-    return decided
 
 
 def show(call: Call, outcome: Outcome, decided: Decided, exit_code: int | None = None) -> int:

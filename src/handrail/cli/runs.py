@@ -9,7 +9,7 @@ examples:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from handrail.errors import UsageError
@@ -36,12 +36,18 @@ def run(call: Call) -> int:
 
 
 def _list(call: Call) -> int:
-    from handrail.cli import screen
     from handrail.core import records
+    from handrail.core.surveying import summary
 
     numbers = records.runs(call.world.journal)[::-1]
     shown = numbers if call.options.all or call.options.json else numbers[:_SHOWN]
-    found = [summary(call, number) for number in shown]
+    return show_list(call, [summary(call.world, number) for number in shown], len(numbers))
+
+
+def show_list(call: Call, found: list[dict[str, Any]], total: int) -> int:
+    """Write some of `total` runs."""
+    from handrail.cli import screen
+
     if call.options.json:
         screen.write_json({"format": 1, "runs": found})
         return 0
@@ -64,36 +70,32 @@ def _list(call: Call) -> int:
         indent="",
         right=(0,),
     )
-    if len(numbers) > len(shown):
-        lines.append(f"and {len(numbers) - len(shown)} older: handrail runs --all")
+    if total > len(found):
+        lines.append(f"and {total - len(found)} older: handrail runs --all")
     screen.write("\n".join(lines))
     return 0
 
 
-def summary(call: Call, number: int) -> dict[str, Any]:
-    """Return a run in one line's worth of facts."""
-    from handrail.core.recalling import story
-
-    told = story(call.world, number)
-    opened = next((body for _, kind, body in told if kind == "opened"), {})
-    last_kind, last = (told[-1][1], told[-1][2]) if told else ("", {})
-    request = opened.get("plan", {}).get("request", {})
-    return {
-        "run": number,
-        "began": told[0][0] if told else "",
-        "operation": request.get("operation", "?"),
-        "target": request.get("target", "?"),
-        "person": opened.get("person", ""),
-        "outcome": last.get("outcome", "") if last_kind == "ended" else f"unfinished ({last_kind})",
-    }
-
-
 def _show(call: Call, number: int) -> int:
-    from handrail.cli import screen
     from handrail.core.recalling import recorded_plan, story
+    from handrail.core.surveying import summary
 
     recorded_plan(call.world, number)
     told = story(call.world, number)
+    output = str(call.state / "runs" / str(number) / "output.log")
+    return show_one(call, summary(call.world, number), told, output)
+
+
+def show_one(
+    call: Call,
+    head: Mapping[str, Any],
+    told: Sequence[tuple[str, str, Mapping[str, Any]]],
+    output: str,
+) -> int:
+    """Write one run: its line of facts, its records, where its output is."""
+    from handrail.cli import screen
+
+    number = head["run"]
     if call.options.json:
         screen.write_json(
             {
@@ -105,7 +107,6 @@ def _show(call: Call, number: int) -> int:
             }
         )
         return 0
-    head = summary(call, number)
     lines = [
         f"run {number}: {head['operation']} on {head['target']} by {head['person'] or '?'}: "
         f"{head['outcome']}",
@@ -115,7 +116,7 @@ def _show(call: Call, number: int) -> int:
     lines += [line[: screen.WIDTH] for line in screen.columns(rows)]
     lines += [
         "",
-        f"its output: {call.state / 'runs' / str(number) / 'output.log'}",
+        f"its output: {output}",
         f"its decisions: handrail explain {number}",
     ]
     screen.write("\n".join(lines))

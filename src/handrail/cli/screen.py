@@ -15,6 +15,7 @@ from datetime import datetime
 
 from handrail.errors import sanitise
 from handrail.plans.amounts import duration, size
+from handrail.plans.deeds import next_deeds
 from handrail.plans.effect import Effect
 from handrail.plans.model import Breach, Consequence, Decision, Plan
 
@@ -287,25 +288,6 @@ def next_lines(plan: Plan) -> list[str]:
     deeds = next_deeds(plan)
     lines = [wrap(f"next: {deeds[0]}", "      ")]
     return lines + [wrap(f"then: {deed}", "      ") for deed in deeds[1:]]
-
-
-def next_command(plan: Plan) -> str:
-    """Return the command, or the deed, that comes next."""
-    return next_deeds(plan)[0]
-
-
-def next_deeds(plan: Plan) -> list[str]:
-    """Return what has to be done before the plan may run, in an order that works.
-
-    A rehearsal comes first: it is what tells whether the rest is worth doing.
-    """
-    # A refused plan cannot be approved, and what mends it makes another plan.
-    stops = [d for d in plan.decisions if d.binding and d.verdict == plan.verdict != "allow"]
-    deeds = sorted(
-        dict.fromkeys(d.remedy for d in stops if d.remedy),
-        key=lambda deed: not deed.startswith("handrail rehearse"),
-    )
-    return deeds or [f"handrail run {short(plan.digest)}"]
 
 
 def ago(then: str, now: str) -> str:

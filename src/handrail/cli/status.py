@@ -10,10 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from handrail.cli.call import Call
-    from handrail.plans.model import Plan
-
-_RUNS = 5
-_PLANS = 5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +19,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Show where things stand, from the record alone: no store is asked."""
+    from handrail.core.surveying import survey
+
+    return show(call, survey(call.world, call.declared))
+
+
+def show(call: Call, found: dict[str, Any]) -> int:
+    """Write where things stand."""
     from handrail.cli import screen
 
-    found = _standing(call)
     if call.options.json:
         screen.write_json({"format": 1, **found})
         return 0
@@ -38,46 +40,6 @@ def run(call: Call) -> int:
         return 0
     screen.write("\n".join(_lines(found)))
     return 0
-
-
-def _standing(call: Call) -> dict[str, Any]:
-    from handrail.cli.runs import summary
-    from handrail.core import clones, holding, records
-    from handrail.plans.canonical import plain
-
-    world = call.world
-    numbers = records.runs(world.journal)
-    runs = [summary(call, number) for number in numbers[::-1][:_RUNS]]
-    newest: dict[str, Plan] = {}
-    for plan in records.plans(world.journal):
-        kept = newest.get(plan.request.operation)
-        if kept is None or plan.facts.now >= kept.facts.now:
-            newest[plan.request.operation] = plan
-    waiting = [_waiting(call, plan) for plan in newest.values() if plan.verdict == "require"]
-    return {
-        "operations": sorted(call.declared.operations),
-        "resources": len(call.declared.estate.resources),
-        "waiting": waiting[-_PLANS:],
-        "unfinished": [run for run in runs if run["outcome"].startswith("unfinished")],
-        "runs": runs,
-        "held": [plain(held) for held in holding.standing(world)],
-        "leftover_clones": [at.name for at in clones.leftover(world)],
-    }
-
-
-def _waiting(call: Call, plan: Plan) -> dict[str, str]:
-    from handrail.cli.screen import next_command, short
-    from handrail.core import records
-
-    is_approved = bool(records.approvals(call.world.journal, plan.digest))
-    return {
-        "plan": short(plan.digest),
-        "operation": plan.request.operation,
-        "target": plan.request.target,
-        "person": plan.request.person,
-        "risk": plan.risk,
-        "next": f"handrail run {short(plan.digest)}" if is_approved else next_command(plan),
-    }
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -1,0 +1,79 @@
+"""Surveying: where things stand in a repository, from the record alone: no store is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from handrail.core import clones, holding, records
+from handrail.core.recalling import story
+from handrail.core.world import Declared, World
+from handrail.plans.canonical import plain
+from handrail.plans.deeds import next_command
+from handrail.plans.model import Plan
+
+_RUNS = 5
+_PLANS = 5
+
+
+def survey(
+    world: World, declared: Declared, sees: Callable[[str], bool] = lambda _: True
+) -> dict[str, Any]:
+    """Return what waits for somebody, what was cut off, what ran last.
+
+    Args:
+        world: the ports.
+        declared: the team's declarations.
+        sees: whether whoever asks may see a resource.
+    """
+    runs = []
+    for number in records.runs(world.journal)[::-1]:
+        told = summary(world, number)
+        if sees(told["target"]):
+            runs.append(told)
+        if len(runs) == _RUNS:
+            break
+    newest: dict[str, Plan] = {}
+    for plan in records.plans(world.journal):
+        kept = newest.get(plan.request.operation)
+        if sees(plan.target.resource) and (kept is None or plan.facts.now >= kept.facts.now):
+            newest[plan.request.operation] = plan
+    waiting = [_waiting(world, plan) for plan in newest.values() if plan.verdict == "require"]
+    return {
+        "operations": sorted(declared.operations),
+        "resources": sum(sees(ref) for ref in declared.estate.resources),
+        "waiting": waiting[-_PLANS:],
+        "unfinished": [run for run in runs if run["outcome"].startswith("unfinished")],
+        "runs": runs,
+        "held": [plain(held) for held in holding.standing(world) if sees(held.resource)],
+        "leftover_clones": [at.name for at in clones.leftover(world)],
+    }
+
+
+def _waiting(world: World, plan: Plan) -> dict[str, str]:
+    is_approved = bool(records.approvals(world.journal, plan.digest))
+    short = records.short(plan.digest)
+    return {
+        "plan": short,
+        "operation": plan.request.operation,
+        "target": plan.request.target,
+        "person": plan.request.person,
+        "risk": plan.risk,
+        "next": f"handrail run {short}" if is_approved else next_command(plan),
+    }
+
+
+def summary(world: World, number: int) -> dict[str, Any]:
+    """Return a run in one line's worth of facts."""
+    told = story(world, number)
+    opened = next((body for _, kind, body in told if kind == "opened"), {})
+    last_kind, last = (told[-1][1], told[-1][2]) if told else ("", {})
+    request = opened.get("plan", {}).get("request", {})
+    return {
+        "run": number,
+        "began": told[0][0] if told else "",
+        "operation": request.get("operation", "?"),
+        "target": request.get("target", "?"),
+        "person": opened.get("person", ""),
+        "outcome": last.get("outcome", "") if last_kind == "ended" else f"unfinished ({last_kind})",
+    }
