@@ -159,6 +159,7 @@ KINDS: Mapping[str, str] = {
     "signal": "a word was heard",
     "wave-begun": "a wave begins",
     "begun": "a step is about to act: from here on nobody knows, until the next mark of it",
+    "later": "it goes on at a time, and holds nothing until then",
     "done": "it acted, and that is over",
     "failed": "it ended badly",
     "unknown": "its engine died while it acted, and nobody can tell what became of it",
@@ -170,6 +171,7 @@ KINDS: Mapping[str, str] = {
     "undo-done": "it is undone",
     "undo-failed": "its undo ended badly",
     "undo-unknown": "its engine died while it was undone",
+    "expired": "what has not begun by now never does",
     "ended": "how the walk ended",
 }
 
