@@ -344,7 +344,7 @@ def test_a_newer_format_is_refused(journal: SqliteJournal, path: Path) -> None:
     journal.append("run-1", "begun", {})
     journal.shut()
     newer = sqlite3.connect(path)
-    newer.execute("PRAGMA user_version = 2")
+    newer.execute("PRAGMA user_version = 99")
     newer.close()
     with pytest.raises(JournalError) as caught:
         journal.append("run-1", "done", {})

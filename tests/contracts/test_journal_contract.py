@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +14,8 @@ import pytest
 
 from handrail.adapters.sqlite_journal import SqliteJournal
 from handrail.core.journal import verify, verify_export
-from handrail.errors import JournalError
-from handrail.ports import Clock, Journal
+from handrail.errors import FencedError, JournalError
+from handrail.ports import Clock, Entry, Journal
 from handrail.testing.clock import FakeClock
 from handrail.testing.journal import MemoryJournal
 from support.journals import fill, read
@@ -190,3 +192,164 @@ def test_a_body_that_is_not_json_is_a_defect(journal: Journal) -> None:
     with pytest.raises(TypeError):
         journal.append("run-1", "begun", {"x": object()})
     assert journal.chains() == ()
+
+
+def test_several_chains_are_written_at_once(journal: Journal) -> None:
+    """One write opens, continues and reopens chains, and its records come back in its order."""
+    old = journal.append("run-1", "begun", {})
+    journal.close("run-1")
+    entries = [Entry("walk-2", "opened", {}), Entry("run-1", "done", {}), Entry("walk-2", "b", {})]
+    written = journal.write(entries)
+    assert [(record.chain, record.sequence) for record in written] == [
+        ("walk-2", 1),
+        ("run-1", 2),
+        ("walk-2", 2),
+    ]
+    assert written[1].previous == old.hash
+    assert [anchor.kind for anchor in journal.anchors()][2:] == ["opened", "reopened"]
+    assert verify(*read(journal)) == ()
+
+
+def test_a_write_of_nothing_writes_nothing(journal: Journal) -> None:
+    """No entries are no records."""
+    assert journal.write([]) == ()
+    assert list(journal.anchors()) == []
+
+
+def test_a_fence_lets_the_one_writer_through(journal: Journal) -> None:
+    """Entries behind the last record of their chain, and of a chain that is new, are written."""
+    first, second = journal.write([Entry("walk-1", kind, {}, "new") for kind in ("opened", "x")])
+    (third,) = journal.write([Entry("walk-1", "y", {}, second.hash)])
+    fourth, fifth = journal.write([Entry("walk-1", kind, {}, third.hash) for kind in ("z", "w")])
+    assert [r.sequence for r in (first, second, third, fourth, fifth)] == [1, 2, 3, 4, 5]
+    assert verify(*read(journal)) == ()
+
+
+@pytest.mark.parametrize("after", ["new", "0" * 64, "first"])
+def test_a_fence_stops_whoever_was_overtaken(journal: Journal, after: str) -> None:
+    """A chain that has gone on since refuses the whole write, for the other chains too."""
+    first = journal.append("walk-1", "opened", {})
+    last = journal.append("walk-1", "taken", {})
+    fence = first.hash if after == "first" else after
+    before = list(journal.export())
+    with pytest.raises(FencedError) as caught:
+        journal.write([Entry("run-7", "begun", {}), Entry("walk-1", "begun", {}, fence)])
+    assert caught.value.code == "journal.fenced"
+    assert list(journal.export()) == before
+    assert journal.write([Entry("walk-1", "begun", {}, last.hash)])[0].sequence == 3
+
+
+def test_a_fence_needs_its_chain(journal: Journal) -> None:
+    """A chain that is not there has no record to follow."""
+    with pytest.raises(FencedError):
+        journal.write([Entry("walk-1", "begun", {}, "0" * 64)])
+    assert journal.chains() == ()
+
+
+def test_a_fence_outlives_a_close(journal: Journal) -> None:
+    """Closing a chain does not move its last record: its writer may go on, and reopens it."""
+    last = journal.append("walk-1", "ended", {})
+    journal.close("walk-1")
+    with pytest.raises(FencedError):
+        journal.write([Entry("walk-1", "opened", {}, "new")])
+    journal.write([Entry("walk-1", "signal", {}, last.hash)])
+    assert [anchor.kind for anchor in journal.anchors()] == ["opened", "closed", "reopened"]
+
+
+def test_a_write_that_is_refused_leaves_nothing(make: Make, clock: FakeClock) -> None:
+    """A secret in the last of several entries keeps all of them out."""
+    journal = make(clock, ["hunter2hunter2"])
+    with pytest.raises(JournalError):
+        journal.write([Entry("a", "x", {}), Entry("b", "x", {"said": "hunter2hunter2"})])
+    for entry in (Entry("used", "x", {}), Entry("a", "\n", {})):
+        with pytest.raises(AssertionError):
+            journal.write([Entry("a", "x", {}), entry])
+    assert list(journal.anchors()) == []
+
+
+def test_records_beyond_a_sequence(journal: Journal) -> None:
+    """A reader that knows a chain up to some record gets what came after it."""
+    written = [journal.append("run-1", "said", {"n": n}) for n in range(4)]
+    assert list(journal.records("run-1", 2)) == written[2:]
+    assert list(journal.records("run-1", 4)) == list(journal.records("run-2", 0)) == []
+
+
+def test_open_chains_are_those_that_are_not_closed(journal: Journal) -> None:
+    """Open chains are listed oldest first; one that is opened again keeps its place."""
+    for chain in ("walk-3", "walk-1", "plan-a", "walk-2"):
+        journal.append(chain, "opened", {})
+    journal.close("walk-1")
+    journal.close("walk-3")
+    assert journal.open_chains("walk-") == ("walk-2",)
+    journal.append("walk-3", "signal", {})
+    assert journal.open_chains("walk-") == ("walk-3", "walk-2")
+    assert journal.open_chains("") == ("walk-3", "plan-a", "walk-2")
+    assert journal.open_chains("%") == journal.open_chains("walk_") == ()
+
+
+def test_waiting_ends_when_time_is_up(journal: Journal) -> None:
+    """A chain that does not go on is waited for no longer than was said."""
+    journal.append("signals", "signal", {})
+    assert not journal.wait("signals", 1, 0.01)
+    assert not journal.wait("none", 0, 0)
+    assert not journal.wait("none", 0, -1)
+    assert journal.wait("signals", 0, 0)
+
+
+def test_waiting_ends_with_a_record(journal: Journal) -> None:
+    """A record of another thread ends the waiting, long before time is up."""
+    seen: list[bool] = []
+    waiting = threading.Thread(target=lambda: seen.append(journal.wait("signals", 1, 50)))
+    journal.append("signals", "signal", {})
+    began = time.monotonic()
+    waiting.start()
+    journal.append("signals", "signal", {})
+    waiting.join()
+    assert seen == [True]
+    assert time.monotonic() - began < 25
+
+
+def test_threads_write_at_once(journal: Journal) -> None:
+    """Writes of many threads are all kept, each whole, and each thread gets its own records."""
+    got: dict[int, list[int]] = {}
+
+    def work(number: int) -> None:
+        mine = []
+        for n in range(10):
+            entries = [
+                Entry(f"walk-{number}", "begun", {"n": n}),
+                Entry("all", "x", {"of": number}),
+            ]
+            own, _ = journal.write(entries)
+            mine.append(own.sequence)
+        got[number] = mine
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == {number: list(range(1, 11)) for number in range(5)}
+    assert len(list(journal.records("all"))) == 50
+    assert verify(*read(journal)) == ()
+
+
+def test_of_two_writers_one_goes_on(make: Make, clock: FakeClock) -> None:
+    """Of threads that write behind one record at once, exactly one is let through."""
+    journal = make(clock)
+    last = journal.append("walk-1", "opened", {})
+    fenced: list[int] = []
+
+    def take(number: int) -> None:
+        try:
+            journal.write([Entry("walk-1", "taken", {"by": number}, last.hash)])
+        except FencedError:
+            fenced.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(fenced) == 5
+    assert [record.sequence for record in journal.records("walk-1")] == [1, 2]

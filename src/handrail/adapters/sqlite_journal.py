@@ -1,15 +1,13 @@
 """The journal in one SQLite file: durable when a call returns, append only, never forked.
 
 Rules (docs/reference/journal-format.md is the specification):
-- One record is one transaction with its anchor, and it is on the disk when `append` returns (WAL,
-  synchronous=FULL).
+- One write is one transaction with its anchors, and it is on the disk when a method returns (WAL,
+  synchronous=FULL). What several threads write at once may be one transaction.
 - Two processes at one chain wait for each other. Where the next record goes is looked up inside
-  BEGIN IMMEDIATE; but behind a record that this process wrote, the next is tried at once: the file
+  BEGIN IMMEDIATE; but behind records that this process wrote, the next are tried at once: the file
   itself (primary key and triggers) refuses what does not follow the last record of an open chain.
 - Nothing is opened before it is needed. Reading a journal that does not exist finds it empty, and
-  makes no file; reading one that exists writes nothing into it.
-- A body that holds one of `secrets` is refused: the callers see to it, this is the second pair of
-  eyes.
+  makes no file; reading one of today's format writes nothing into it.
 """
 
 from __future__ import annotations
@@ -17,48 +15,50 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
 from handrail.adapters.sqlite_journal_file import connect, make, translate
-from handrail.errors import JournalError
-from handrail.plans.canonical import encode, encode_plain, time_text
-from handrail.plans.chain import (
-    ANCHORS,
-    CLOSED,
-    FORMAT,
-    GENESIS,
-    OPENED,
-    REOPENED,
-    RESERVED,
-    USED,
-    ended_body,
-    is_name,
-    leaks,
-    opened_body,
-    record_hash,
-    used_body,
+from handrail.core.chaining import (
+    Draft,
+    Remembered,
+    Request,
+    Tail,
+    Together,
+    appending,
+    guessed,
+    writing,
 )
-from handrail.ports import Clock, Record
+from handrail.errors import JournalError
+from handrail.plans.canonical import encode, time_text
+from handrail.plans.chain import ANCHORS, CLOSED, FORMAT
+from handrail.ports import Clock, Entry, Record
 
 _T = TypeVar("_T")
 
 _COLUMNS = "chain, sequence, time, kind, body, previous, hash"
 _LAST = f"SELECT {_COLUMNS} FROM records WHERE chain = ? ORDER BY sequence DESC LIMIT 1"  # noqa: S608  # both are constants
 _ALL = f"SELECT {_COLUMNS} FROM records WHERE chain = ? ORDER BY sequence"  # noqa: S608  # the same
+_BEYOND = f"SELECT {_COLUMNS} FROM records WHERE chain = ? AND sequence > ? ORDER BY sequence"  # noqa: S608  # the same
 _REST = f"SELECT {_COLUMNS} FROM records WHERE chain <> '{ANCHORS}' ORDER BY chain, sequence"  # noqa: S608  # the same
 _INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # the same
+_TAIL = "SELECT sequence, hash FROM records WHERE chain = ? ORDER BY sequence DESC LIMIT 1"
 # Named, because SQLite would choose the primary key, and read every anchor there is.
 _LAST_ANCHOR = (
     "SELECT kind FROM records INDEXED BY anchors_of_chain"
     " WHERE chain = 'anchors' AND json_extract(body, '$.chain') = ? ORDER BY sequence DESC LIMIT 1"
 )
-_CHAINS = (
-    "SELECT json_extract(body, '$.chain') FROM records"
-    " WHERE chain = 'anchors' AND kind = 'opened' ORDER BY sequence"
+_CHAINS = "SELECT chain FROM chains WHERE chain >= ? AND chain < ? ORDER BY opened"
+_OPEN = (
+    "SELECT chain FROM chains INDEXED BY open_chains"
+    " WHERE is_open AND chain >= ? AND chain < ? ORDER BY opened"
 )
+_USED = "SELECT 1 FROM records WHERE chain = 'used' AND body = ?"
+# How often `wait` looks whether another process has written.
+_LOOK_S = 0.1
 
 
 class SqliteJournal:
@@ -85,49 +85,70 @@ class SqliteJournal:
         self._secrets = secrets
         self._busy_timeout_s = busy_timeout_s
         self._connection: sqlite3.Connection | None = None
-        # What was appended last: the next record of that chain follows it, unless others write too.
-        self._tail: Record | None = None
+        self._remembered = Remembered()
+        self._together = Together(self._commit)
         # One transaction at a time: the output of a script may be journalled by another thread.
-        self._lock = threading.RLock()
+        self._lock = self._together.lock
+        self._written = threading.Condition()
 
     def append(self, chain: str, kind: str, body: Mapping[str, Any]) -> Record:
         """Write one record; see `ports.Journal`."""
-        if chain in RESERVED:
-            raise AssertionError(f"the chain {chain!r} is written by the journal itself")
-        text = encode_plain(body)
-        with self._lock:
-            followed = self._follow(chain, kind, text)
-            return followed or self._write(lambda one: self._append(one, chain, kind, text))
+        return self._together.make(appending(chain, kind, body))
+
+    def write(self, entries: Sequence[Entry]) -> tuple[Record, ...]:
+        """Write all of `entries`, or none; see `ports.Journal`."""
+        return self._together.make(writing(entries))
 
     def close(self, chain: str) -> None:
         """Anchor the end of `chain`; see `ports.Journal`."""
         # Looking first spares the write, and the file where there is none yet.
-        if self._read(lambda one: _is_open(one, chain), empty=False):
-            self._write(lambda one: self._close(one, chain))
+        if self._read(lambda one: _Found(one).is_open(chain), empty=False):
+            self._together.make(lambda draft: draft.close(chain))
 
     def open_run(self) -> int:
         """Return a new run number; see `ports.Journal`."""
-        return self._write(self._open_run)
+        with self._lock:
+            try:
+                return self._transact(self._open_run)
+            except (sqlite3.Error, OSError) as error:
+                raise translate(self._path, error) from error
 
     def single_use(self, key: str) -> bool:
         """Mark `key` as used; see `ports.Journal`."""
-        return self._write(lambda one: self._use(one, key))
+        return self._together.make(lambda draft: draft.use(key))
 
-    def records(self, chain: str) -> Iterator[Record]:
+    def records(self, chain: str, after: int = 0) -> Iterator[Record]:
         """Yield a chain's records as they are now; what is appended meanwhile is not among them."""
         none: list[Any] = []
-        rows = self._read(lambda one: one.execute(_ALL, (chain,)).fetchall(), none)
+        rows = self._read(lambda one: one.execute(_BEYOND, (chain, after)).fetchall(), none)
         yield from (Record(*row) for row in rows)
+
+    def open_chains(self, prefix: str) -> tuple[str, ...]:
+        """Return the chains that are not closed; see `ports.Journal`."""
+        return self._names(_OPEN, prefix)
+
+    def wait(self, chain: str, after: int, timeout_s: float) -> bool:
+        """Wait, in real time, for a record of anybody; see `ports.Journal`.
+
+        A record of this process is seen at once, another's within a tenth of a second.
+        """
+        until = time.monotonic() + timeout_s
+        while not (found := self._goes_beyond(chain, after)):
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                break
+            with self._written:
+                self._written.wait(min(left_s, _LOOK_S))
+        return found
 
     def chains(self, prefix: str = "") -> tuple[str, ...]:
         """Return the names of chains; see `ports.Journal`."""
-        none: list[Any] = []
-        rows = self._read(lambda one: one.execute(_CHAINS).fetchall(), none)
-        return tuple(name for (name,) in rows if name.startswith(prefix))
+        return self._names(_CHAINS, prefix)
 
     def last(self, chain: str) -> Record | None:
         """Return a chain's last record; see `ports.Journal`."""
-        return self._read(lambda one: _last(one, chain), None)
+        row = self._read(lambda one: one.execute(_LAST, (chain,)).fetchone(), None)
+        return None if row is None else Record(*row)
 
     def anchors(self) -> Iterator[Record]:
         """Yield the chain of chains; see `ports.Journal`."""
@@ -150,6 +171,7 @@ class SqliteJournal:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+            self._remembered.forget()
 
     def _everything(self) -> Iterator[Record]:
         if not self._path.exists():
@@ -160,49 +182,59 @@ class SqliteJournal:
                 for row in connection.execute(query, of):
                     yield Record(*row)
 
-    def _follow(self, chain: str, kind: str, body: str) -> Record | None:
-        """Write a record behind the one that was appended last, in a transaction of one statement.
+    def _names(self, query: str, prefix: str) -> tuple[str, ...]:
+        none: list[Any] = []
+        between = (prefix, prefix + "\U0010ffff")
+        rows = self._read(lambda one: one.execute(query, between).fetchall(), none)
+        return tuple(name for (name,) in rows)
 
-        Returns:
-            None, having written nothing, where that is not the last record of an open chain.
-        """
-        last, self._tail = self._tail, None
-        if last is None or last.chain != chain or self._connection is None:
-            return None
-        what = (chain, kind, body)
+    def _goes_beyond(self, chain: str, after: int) -> bool:
+        tail = self._read(lambda one: _Found(one).tail(chain), None)
+        return tail is not None and tail.sequence > after
+
+    def _commit(self, requests: Sequence[Request[Any]]) -> None:
+        """Write all that was asked for, in one transaction."""
         try:
-            self._tail = self._add(self._connection, what, last.sequence + 1, last.hash)
-        except sqlite3.IntegrityError:
-            return None
-        except sqlite3.Error as error:
+            if not self._commit_guess(requests):
+                self._transact(lambda one: self._add_all(one, requests))
+        except (sqlite3.Error, OSError) as error:
             raise translate(self._path, error) from error
-        return self._tail
+        with self._written:
+            self._written.notify_all()
 
-    def _append(self, one: sqlite3.Connection, chain: str, kind: str, body: str) -> Record:
-        self._refuse_moved()
-        last = _last(one, chain)
-        if last is None:
-            opened = self._anchor(one, OPENED, opened_body(chain))
-            self._tail = self._add(one, (chain, kind, body), 1, opened.hash)
-            return self._tail
-        if not _is_open(one, chain):
-            self._anchor(one, REOPENED, ended_body(chain, last.sequence, last.hash))
-        self._tail = self._add(one, (chain, kind, body), last.sequence + 1, last.hash)
-        return self._tail
-
-    def _close(self, one: sqlite3.Connection, chain: str) -> None:
-        # Asked again inside the transaction: another process may have closed it meanwhile.
-        last = _last(one, chain)
-        if last is not None and _is_open(one, chain):
-            self._anchor(one, CLOSED, ended_body(chain, last.sequence, last.hash))
-
-    def _use(self, one: sqlite3.Connection, key: str) -> bool:
-        body = used_body(key)
-        found = one.execute("SELECT 1 FROM records WHERE chain = 'used' AND body = ?", (body,))
-        if found.fetchone() is not None:
+    def _commit_guess(self, requests: Sequence[Request[Any]]) -> bool:
+        """Write behind what this process wrote last; False, having written nothing, in doubt."""
+        connection = self._connection
+        if connection is None:
             return False
-        self._append(one, USED, "used", body)
+        records = guessed(requests, self._remembered, self._draft)
+        if records is None:
+            return False
+        try:
+            if len(records) == 1:
+                # A statement by itself is a transaction.
+                connection.execute(_INSERT, tuple(vars(records[0]).values()))
+            else:
+                self._transact(lambda one: _insert(one, records))
+        except sqlite3.IntegrityError:
+            self._remembered.forget()
+            return False
+        except BaseException:
+            self._remembered.forget()
+            raise
         return True
+
+    def _add_all(self, one: sqlite3.Connection, requests: Sequence[Request[Any]]) -> None:
+        self._refuse_moved()
+        found = _Found(one)
+        for request in requests:
+            draft = Draft(found, self._clock, self._secrets)
+            request.draw_on(draft)
+            _insert(one, draft.records)
+            self._remembered.note(draft)
+
+    def _draft(self) -> Draft:
+        return Draft(self._remembered, self._clock, self._secrets)
 
     def _open_run(self, one: sqlite3.Connection) -> int:
         now = time_text(self._clock.now())
@@ -210,51 +242,15 @@ class SqliteJournal:
         assert number is not None  # noqa: S101  # an insert always has one
         return number
 
-    def _anchor(self, one: sqlite3.Connection, kind: str, body: str) -> Record:
-        last = _last(one, ANCHORS)
-        if last is None:
-            return self._add(one, (ANCHORS, kind, body), 1, GENESIS)
-        return self._add(one, (ANCHORS, kind, body), last.sequence + 1, last.hash)
-
-    def _add(
-        self, one: sqlite3.Connection, what: tuple[str, str, str], sequence: int, previous: str
-    ) -> Record:
-        chain, kind, body = what
-        self._refuse_unfit(chain, kind, body)
-        time = time_text(self._clock.now())
-        digest = record_hash(
-            chain=chain, sequence=sequence, time=time, kind=kind, body=body, previous=previous
-        )
-        record = (chain, sequence, time, kind, body, previous, digest)
-        one.execute(_INSERT, record)
-        return Record(*record)
-
-    def _refuse_unfit(self, chain: str, kind: str, body: str) -> None:
-        if not (is_name(chain) and is_name(kind)):
-            raise AssertionError(f"{chain!r} or {kind!r} cannot be a chain's or a record's name")
-        if self._secrets and leaks(body, self._secrets):
-            raise JournalError(
-                "internal",
-                f"a record `{kind}` of `{chain}` would have held a secret; it was not written",
-                hint="report this as a defect; what was about to happen did not begin",
-            )
-
-    def _write(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
+    def _transact(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
         """Return what `action` does in one transaction that is durable on return."""
-        with self._lock:
-            try:
-                return self._commit(action)
-            except (sqlite3.Error, OSError) as error:
-                raise translate(self._path, error) from error
-
-    def _commit(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
         connection = self._opened()
         try:
             connection.execute("BEGIN IMMEDIATE")
             result = action(connection)
             connection.execute("COMMIT")
         except BaseException:
-            self._tail = None
+            self._remembered.forget()
             # SQLite has already rolled back by itself where the disk failed it.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -292,14 +288,26 @@ class SqliteJournal:
             )
 
 
-def _last(one: sqlite3.Connection, chain: str) -> Record | None:
-    row = one.execute(_LAST, (chain,)).fetchone()
-    return None if row is None else Record(*row)
+class _Found:
+    """`chaining.Source`: what the file holds, inside of a transaction."""
+
+    def __init__(self, one: sqlite3.Connection) -> None:
+        self._one = one
+
+    def tail(self, chain: str) -> Tail | None:
+        row = self._one.execute(_TAIL, (chain,)).fetchone()
+        return None if row is None else Tail(*row)
+
+    def is_open(self, chain: str) -> bool:
+        row = self._one.execute(_LAST_ANCHOR, (chain,)).fetchone()
+        return row is not None and row[0] != CLOSED
+
+    def is_used(self, body: str) -> bool:
+        return self._one.execute(_USED, (body,)).fetchone() is not None
 
 
-def _is_open(one: sqlite3.Connection, chain: str) -> bool:
-    row = one.execute(_LAST_ANCHOR, (chain,)).fetchone()
-    return row is not None and row[0] != CLOSED
+def _insert(one: sqlite3.Connection, records: Sequence[Record]) -> None:
+    one.executemany(_INSERT, [tuple(vars(record).values()) for record in records])
 
 
 def _is_same(path: Path, file: os.stat_result) -> bool:

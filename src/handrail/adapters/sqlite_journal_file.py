@@ -2,7 +2,8 @@
 
 Rules:
 - A file is made whole under another name first: no crash leaves half a journal.
-- A newer format is refused, an older one is brought up step by step.
+- A newer format is refused, an older one is brought up step by step; a copy of the file as it was
+  is kept beside it first.
 - Opening a file of today's format writes nothing into it.
 - Every error of SQLite becomes `journal.unwritable` (nothing is wrong with what is written) or
   `journal.damaged`.
@@ -69,6 +70,38 @@ _FORMATS = (
     CREATE TRIGGER runs_stay BEFORE DELETE ON runs
         BEGIN SELECT RAISE(ABORT, 'a run number is never given twice'); END;
     """,
+    # Which chains there are and which are open: found without reading every anchor. All of it
+    # follows from the anchors, by triggers; nobody writes it.
+    """
+    CREATE TABLE chains (
+        chain TEXT NOT NULL PRIMARY KEY,
+        opened INTEGER NOT NULL,
+        is_open INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX open_chains ON chains (chain, opened) WHERE is_open;
+    INSERT INTO chains
+        SELECT json_extract(body, '$.chain'), sequence,
+            'closed' IS NOT (SELECT kind FROM records AS anchor INDEXED BY anchors_of_chain
+                WHERE anchor.chain = 'anchors'
+                    AND json_extract(anchor.body, '$.chain') = json_extract(records.body, '$.chain')
+                ORDER BY anchor.sequence DESC LIMIT 1)
+        FROM records WHERE chain = 'anchors' AND kind = 'opened';
+    CREATE TRIGGER chains_open AFTER INSERT ON records
+        WHEN NEW.chain = 'anchors' AND NEW.kind = 'opened'
+        BEGIN INSERT INTO chains VALUES (json_extract(NEW.body, '$.chain'), NEW.sequence, 1); END;
+    CREATE TRIGGER chains_change AFTER INSERT ON records
+        WHEN NEW.chain = 'anchors' AND NEW.kind <> 'opened'
+        BEGIN UPDATE chains SET is_open = NEW.kind <> 'closed'
+            WHERE chain = json_extract(NEW.body, '$.chain'); END;
+    CREATE TRIGGER chains_are_as_anchored BEFORE UPDATE ON chains
+        WHEN NEW.chain <> OLD.chain OR NEW.opened <> OLD.opened OR NEW.is_open IS NOT
+            ('closed' IS NOT (SELECT kind FROM records INDEXED BY anchors_of_chain
+                WHERE chain = 'anchors' AND json_extract(body, '$.chain') = NEW.chain
+                ORDER BY sequence DESC LIMIT 1))
+        BEGIN SELECT RAISE(ABORT, 'the anchors say which chains are open'); END;
+    CREATE TRIGGER chains_stay BEFORE DELETE ON chains
+        BEGIN SELECT RAISE(ABORT, 'the journal is append only: no chain is ever removed'); END;
+    """,
 )
 
 
@@ -85,7 +118,8 @@ def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         _check_format(connection, path)
-        _bring_up(connection)
+        if _version(connection) < len(_FORMATS):
+            _bring_up(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -94,7 +128,7 @@ def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
 
 def _check_format(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = _version(connection)
     if application != _APPLICATION_ID or version < 1:
         raise JournalError(
             "journal.damaged",
@@ -109,9 +143,38 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _bring_up(connection: sqlite3.Connection) -> None:
-    """Apply the formats that the file does not have yet, each in a transaction of its own."""
+def _version(connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
+    """Apply the formats that the file does not have yet, after a copy of it was made."""
+    with _locked(path.parent) as directory:
+        # Asked again: another process may have done it meanwhile.
+        version = _version(connection)
+        if version < len(_FORMATS):
+            _copy(connection, path.with_name(f"{path.stem}-format-{version}{path.suffix}"))
+            os.fsync(directory)
+            _apply(connection)
+
+
+def _copy(connection: sqlite3.Connection, at: Path) -> None:
+    """Write the journal as it is now to another file, durable; whole or not at all."""
+    number, name = tempfile.mkstemp(prefix=".journal-", dir=at.parent)
+    try:
+        with closing(sqlite3.connect(name)) as copy:
+            connection.backup(copy)
+        os.fsync(number)
+        Path(name).replace(at)
+    finally:
+        os.close(number)
+        Path(name).unlink(missing_ok=True)
+
+
+def _apply(connection: sqlite3.Connection) -> None:
+    """Apply formats, each in a transaction of its own."""
+    version = _version(connection)
     for number, script in enumerate(_FORMATS[version:], start=version + 1):
         connection.executescript(
             f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT"
@@ -130,7 +193,7 @@ def make(path: Path) -> None:
             with closing(sqlite3.connect(name, isolation_level=None)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                _bring_up(connection)
+                _apply(connection)
             Path(name).replace(path)
         finally:
             for left_over in path.parent.glob(Path(name).name + "*"):

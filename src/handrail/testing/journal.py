@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from handrail.core.chaining import Draft, Request, Tail, Together, appending, writing
 from handrail.errors import JournalError
-from handrail.plans.canonical import encode, encode_plain, time_text
-from handrail.plans.chain import (
-    ANCHORS,
-    CLOSED,
-    FORMAT,
-    GENESIS,
-    OPENED,
-    REOPENED,
-    RESERVED,
-    USED,
-    ended_body,
-    is_name,
-    leaks,
-    opened_body,
-    record_hash,
-    used_body,
-)
-from handrail.ports import Clock, Record
+from handrail.plans.canonical import encode
+from handrail.plans.chain import ANCHORS, FORMAT, USED
+from handrail.ports import Clock, Entry, Record
 
 
 class MemoryJournal:
@@ -38,47 +25,54 @@ class MemoryJournal:
         self.fails = False
         self._clock = clock
         self._secrets = secrets
-        self._chains: dict[str, list[Record]] = {ANCHORS: []}
+        self._chains: dict[str, list[Record]] = {}
         self._closed: set[str] = set()
         self._runs = 0
+        self._together = Together(self._commit)
+        self._written = threading.Condition()
 
     def append(self, chain: str, kind: str, body: Mapping[str, Any]) -> Record:
         """Keep one record; see `ports.Journal`."""
-        if chain in RESERVED:
-            raise AssertionError(f"the chain {chain!r} is written by the journal itself")
-        self._refuse_failing()
-        return self._append(chain, kind, encode_plain(body))
+        return self._together.make(appending(chain, kind, body))
+
+    def write(self, entries: Sequence[Entry]) -> tuple[Record, ...]:
+        """Keep all of `entries`, or none; see `ports.Journal`."""
+        return self._together.make(writing(entries))
 
     def close(self, chain: str) -> None:
         """Anchor the end of `chain`; see `ports.Journal`."""
-        records = self._chains.get(chain)
-        if records and chain not in self._closed:
-            self._refuse_failing()
-            self._add(ANCHORS, CLOSED, ended_body(chain, len(records), records[-1].hash), GENESIS)
-            self._closed.add(chain)
+        if chain in self._chains and chain not in self._closed:
+            self._together.make(lambda draft: draft.close(chain))
 
     def open_run(self) -> int:
         """Return a new run number; see `ports.Journal`."""
         self._refuse_failing()
-        self._runs += 1
-        return self._runs
+        with self._together.lock:
+            self._runs += 1
+            return self._runs
 
     def single_use(self, key: str) -> bool:
         """Mark `key` as used; see `ports.Journal`."""
-        self._refuse_failing()
-        body = used_body(key)
-        if any(record.body == body for record in self._chains.get(USED, ())):
-            return False
-        self._append(USED, "used", body)
-        return True
+        return self._together.make(lambda draft: draft.use(key))
 
-    def records(self, chain: str) -> Iterator[Record]:
+    def records(self, chain: str, after: int = 0) -> Iterator[Record]:
         """Yield a chain's records as they are now."""
-        yield from tuple(self._chains.get(chain, ()))
+        yield from tuple(self._chains.get(chain, ())[after:])
+
+    def open_chains(self, prefix: str) -> tuple[str, ...]:
+        """Return the chains that are not closed; see `ports.Journal`."""
+        return tuple(name for name in self.chains(prefix) if name not in self._closed)
+
+    def wait(self, chain: str, after: int, timeout_s: float) -> bool:
+        """Wait, in real time, for a record of another thread; see `ports.Journal`."""
+        with self._written:
+            return self._written.wait_for(
+                lambda: len(self._chains.get(chain, ())) > after, max(timeout_s, 0)
+            )
 
     def chains(self, prefix: str = "") -> tuple[str, ...]:
         """Return the names of chains; see `ports.Journal`."""
-        return tuple(n for n in self._chains if n != ANCHORS and n.startswith(prefix))
+        return tuple(n for n in tuple(self._chains) if n != ANCHORS and n.startswith(prefix))
 
     def last(self, chain: str) -> Record | None:
         """Return a chain's last record."""
@@ -92,36 +86,34 @@ class MemoryJournal:
     def export(self) -> Iterator[str]:
         """Yield the journal's lines; see `ports.Journal`."""
         names = (ANCHORS, *sorted(name for name in self._chains if name != ANCHORS))
-        records = [record for name in names for record in self._chains[name]]
+        records = [record for name in names for record in self._chains.get(name, ())]
         yield from (encode({"format": FORMAT, **vars(record)}) for record in records)
         yield encode({"end": len(records), "format": FORMAT})
 
-    def _append(self, chain: str, kind: str, body: str) -> Record:
-        self._refuse_unfit(chain, kind, body)
+    def tail(self, chain: str) -> Tail | None:
+        """Return what `chain` ends in; for a draft."""
         last = self.last(chain)
-        if last is None:
-            opened = self._add(ANCHORS, OPENED, opened_body(chain), GENESIS)
-            return self._add(chain, kind, body, opened.hash)
-        if chain in self._closed:
-            self._add(ANCHORS, REOPENED, ended_body(chain, last.sequence, last.hash), GENESIS)
-            self._closed.discard(chain)
-        return self._add(chain, kind, body, last.hash)
+        return None if last is None else Tail(last.sequence, last.hash)
 
-    def _add(self, chain: str, kind: str, body: str, first_follows: str) -> Record:
-        records = self._chains.setdefault(chain, [])
-        previous = records[-1].hash if records else first_follows
-        sequence, time = len(records) + 1, time_text(self._clock.now())
-        digest = record_hash(
-            chain=chain, sequence=sequence, time=time, kind=kind, body=body, previous=previous
-        )
-        records.append(Record(chain, sequence, time, kind, body, previous, digest))
-        return records[-1]
+    def is_open(self, chain: str) -> bool:
+        """Whether `chain` is open; for a draft."""
+        return chain not in self._closed
 
-    def _refuse_unfit(self, chain: str, kind: str, body: str) -> None:
-        if not (is_name(chain) and is_name(kind)):
-            raise AssertionError(f"{chain!r} or {kind!r} cannot be a chain's or a record's name")
-        if leaks(body, self._secrets):
-            raise JournalError("internal", f"a record `{kind}` of `{chain}` would hold a secret")
+    def is_used(self, body: str) -> bool:
+        """Whether a record of `used` has this body; for a draft."""
+        return any(record.body == body for record in self._chains.get(USED, ()))
+
+    def _commit(self, requests: Sequence[Request[Any]]) -> None:
+        self._refuse_failing()
+        for request in requests:
+            draft = Draft(self, self._clock, self._secrets)
+            request.draw_on(draft)
+            with self._written:
+                for record in draft.records:
+                    self._chains.setdefault(record.chain, []).append(record)
+                self._closed -= draft.tails.keys()
+                self._closed |= draft.closed
+                self._written.notify_all()
 
     def _refuse_failing(self) -> None:
         if self.fails:
