@@ -3,7 +3,9 @@
 Rules:
 - What is shown is the recorded plan, and what is signed is its digest: nothing is looked up again.
 - Never by the requester. At risk critical the approver types the target's name.
-- An approval counts once, for a time, and is kept in the journal, outside the target.
+- An approval counts once, for a time, and is kept in the journal, outside the target. One that
+  stands (`standing.py`) counts for every plan inside its bounds.
+- Each is a record of its own: of several people who approve at once, each counts.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from handrail.core import records
+from handrail.core import breaking, records, signing, standing
 from handrail.core.observing import payload
 from handrail.core.world import Declared, World
 from handrail.errors import KeysError, RefusedError, UsageError
+from handrail.plans.bounds import bounds_of
 from handrail.plans.canonical import plain, time_text
 from handrail.plans.model import Approval, Plan
 
@@ -37,7 +40,14 @@ def names_target(plan: Plan) -> bool:
 
 
 def approve(
-    world: World, declared: Declared, plan: Plan, key: Path, *, because: str = "", typed: str = ""
+    world: World,
+    declared: Declared,
+    plan: Plan,
+    key: Path,
+    *,
+    because: str = "",
+    typed: str = "",
+    standing_s: int = 0,
 ) -> Approval:
     """Sign `plan` with `key` and record the approval.
 
@@ -48,33 +58,34 @@ def approve(
         key: private SSH key, or the public one of a key that an agent holds.
         because: why, for those who read it later.
         typed: the target's name as the approver typed it; needed at risk critical.
+        standing_s: how long it stands for every plan such as this one; 0 for one run.
 
     Raises:
         RefusedError: the plan is refused, or the approver may not approve it.
         UsageError: there is nothing to approve, or the name is not the target's.
         KeysError: the key cannot be used, or belongs to nobody who is allowed.
     """
-    people = world.keys.principals(key, world.allowed_signers)
-    if not people:
-        raise KeysError(
-            "keys.not-allowed",
-            f"the key {key.name} belongs to nobody in {world.allowed_signers.name}",
-            hint="add its public line there, and commit that",
-        )
-    unsigned = _unsigned(world, declared, plan, people, because, typed)
+    people = signing.people_of(world, key)
+    unsigned = _unsigned(world, declared, plan, people, because, typed, standing_s)
     signature = world.keys.sign(payload(unsigned, plan.target.resource), key)
     return _record(world, plan, replace(unsigned, signature=signature))
 
 
 def prepare(
-    world: World, declared: Declared, plan: Plan, *, because: str = "", typed: str = ""
+    world: World,
+    declared: Declared,
+    plan: Plan,
+    *,
+    because: str = "",
+    typed: str = "",
+    standing_s: int = 0,
 ) -> Approval:
     """Return the approval of `world.person` without its signature, for a key that lies elsewhere.
 
     Raises:
         RefusedError, UsageError: as `approve`.
     """
-    return _unsigned(world, declared, plan, (world.person,), because, typed)
+    return _unsigned(world, declared, plan, (world.person,), because, typed, standing_s)
 
 
 def accept(world: World, declared: Declared, plan: Plan, approval: Approval) -> Approval:
@@ -88,14 +99,16 @@ def accept(world: World, declared: Declared, plan: Plan, approval: Approval) -> 
     """
     typed = plan.target.resource if approval.named_target else ""
     now = world.clock.now()
-    anew = _unsigned(world, declared, plan, (world.person,), approval.because, typed)
-    known = {records.body(r).get("id") for r in world.journal.records(f"approvals-{plan.digest}")}
     made = _moment(approval.made_at)
+    lasts = _moment(approval.expires_at) - made
+    stands_s = int(lasts.total_seconds()) if approval.bounds else 0
+    anew = _unsigned(world, declared, plan, (world.person,), approval.because, typed, stands_s)
+    known = {records.body(r).get("id") for r in world.journal.records(_chain(approval))}
     expected = replace(
         anew,
         id=approval.id,
         made_at=approval.made_at,
-        expires_at=time_text(made + timedelta(seconds=declared.policy.approval_age_s)),
+        expires_at=time_text(made + timedelta(seconds=stands_s or declared.policy.approval_age_s)),
         signature=approval.signature,
     )
     is_fresh = made <= now < made + timedelta(seconds=_SIGNING_S)
@@ -135,9 +148,17 @@ def _refuse_requesters_key(world: World, plan: Plan, approval: Approval) -> None
 
 
 def _unsigned(
-    world: World, declared: Declared, plan: Plan, people: tuple[str, ...], because: str, typed: str
+    world: World,
+    declared: Declared,
+    plan: Plan,
+    people: tuple[str, ...],
+    because: str,
+    typed: str,
+    standing_s: int,
 ) -> Approval:
     _refuse_unsuitable(plan)
+    if standing_s:
+        standing.refuse_unsuitable(declared.policy, plan, standing_s)
     person = _person(declared, plan, people)
     named = names_target(plan)
     if named and typed not in {plan.target.resource, plan.target.resource.partition("/")[2]}:
@@ -153,10 +174,11 @@ def _unsigned(
         person,
         tuple(sorted(g for g, who in declared.policy.groups.items() if person in who)),
         time_text(now),
-        time_text(now + timedelta(seconds=declared.policy.approval_age_s)),
+        time_text(now + timedelta(seconds=standing_s or declared.policy.approval_age_s)),
         named,
         because,
         signature="",
+        bounds=bounds_of(plan) if standing_s else None,
     )
 
 
@@ -166,19 +188,30 @@ def _record(world: World, plan: Plan, approval: Approval) -> Approval:
         signed, approval.signature, world.allowed_signers, world.clock.now(), approval.person
     )
     body = plain(approval)
-    world.journal.append(
-        f"approvals-{plan.digest}", "approved", body if isinstance(body, dict) else {}
-    )
+    world.journal.append(_chain(approval), "approved", body if isinstance(body, dict) else {})
     return approval
+
+
+def _chain(approval: Approval) -> str:
+    """Return the chain that an approval is kept in."""
+    bounds = approval.bounds
+    return standing.chain_of(bounds) if bounds else f"approvals-{approval.digest}"
 
 
 def use(world: World, plan: Plan, run: str) -> tuple[str, ...]:
     """Mark every approval of `plan` as used by `run`, and return their ids.
 
+    In one order for everybody: of two runs one gets them all. What stands is counted, not used up.
+
     Raises:
-        RefusedError: another run was first.
+        RefusedError: another run was first, or the approver has withdrawn it.
     """
-    for approval in plan.facts.approvals:
+    if plan.facts.glass is not None:
+        breaking.use(world, plan.facts.glass)
+    for approval in sorted(plan.facts.approvals, key=lambda one: (bool(one.bounds), one.id)):
+        if approval.bounds is not None:
+            standing.use(world, approval, run)
+            continue
         first = world.journal.single_use(f"approval {approval.id}")
         # Also when it is not: a crash between these two left an approval that every plan counts
         # and no run can use.
@@ -190,7 +223,7 @@ def use(world: World, plan: Plan, run: str) -> tuple[str, ...]:
         if not first:
             raise RefusedError(
                 "plan.stale",
-                f"the approval of {approval.person} was used already",
+                f"the approval of {approval.person} was used already, or withdrawn",
                 hint=f"handrail approve {plan.digest[:4]}-{plan.digest[4:8]}",
             )
     return tuple(approval.id for approval in plan.facts.approvals)

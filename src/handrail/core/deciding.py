@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from handrail.core import approving, declaring, observing, records
+from handrail.core import approving, breaking, declaring, observing, records
 from handrail.core.world import Declared, World
 from handrail.errors import RefusedError, WaitingError
 from handrail.estate.model import Resource
@@ -87,7 +87,7 @@ def again(
     policy = declared.policy
     plan = draft(request, operation, resource, declared.estate, policy, material, facts)
     approving.lapse(world, plan.digest, facts.now)
-    approvals = observing.valid_approvals(world, plan.digest, request.target, facts.now)
+    approvals = observing.valid_approvals(world, plan, facts.now)
     plan = replace(plan, facts=replace(facts, approvals=approvals))
     plan = judge(Case(plan, operation, declared.estate, policy), world.guards)
     world.journal.append(records.plan_chain(plan.digest), "planned", _body(plan))
@@ -106,8 +106,9 @@ def still(world: World, decided: Decided) -> Plan:
     was, declared = decided.plan, decided.declared
     material = materials.read(world.root, decided.operation)
     now = time_text(world.clock.now())
-    approvals = observing.verified(world, was.facts.approvals, was.request.target, now)
-    facts = replace(was.facts, now=now, holder="", unfinished=(), approvals=approvals)
+    approvals = observing.still_valid(world, was, now)
+    glass = was.facts.glass if breaking.is_told(world, was.facts.glass) else None
+    facts = replace(was.facts, now=now, holder="", unfinished=(), approvals=approvals, glass=glass)
     plan = draft(
         was.request,
         decided.operation,

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TypeVar
 
-from handrail.core import records, together
+from handrail.core import records, signing, standing, together
 from handrail.core.world import World
-from handrail.errors import HandrailError, KeysError
+from handrail.errors import HandrailError
 from handrail.estate.model import Resource
 from handrail.operations.model import Operation
 from handrail.plans import material as materials
-from handrail.plans.canonical import encode, time_text
-from handrail.plans.model import Approval, Facts, LastChange, Material, Request
+from handrail.plans.canonical import plain, time_text
+from handrail.plans.model import Approval, Facts, LastChange, Material, Plan, Request
 from handrail.plans.planning import rehearsal_key, steps_of
 
 T = TypeVar("T")
@@ -88,45 +87,62 @@ def _change(world: World, script: str) -> LastChange | None:
 
 def payload(approval: Approval, target: str) -> bytes:
     """Return the bytes that an approval signs: the digest, and all that bounds the approval."""
-    return (
-        encode(
-            {
-                "format": 1,
-                "digest": approval.digest,
-                "id": approval.id,
-                "person": approval.person,
-                "made_at": approval.made_at,
-                "expires_at": approval.expires_at,
-                "target": target if approval.named_target else "",
-                "because": approval.because,
-            }
-        )
-        + "\n"
-    ).encode()
+    # Only one that stands has bounds: what an approval that counts once signs is as it always was.
+    bounds = {"bounds": plain(approval.bounds)} if approval.bounds else {}
+    return signing.payload(
+        {
+            "digest": approval.digest,
+            "id": approval.id,
+            "person": approval.person,
+            "made_at": approval.made_at,
+            "expires_at": approval.expires_at,
+            "target": target if approval.named_target else "",
+            "because": approval.because,
+            **bounds,
+        }
+    )
 
 
-def valid_approvals(world: World, digest: str, target: str, now: str) -> tuple[Approval, ...]:
-    """Return the unused, unexpired approvals of `digest` whose signatures verify now."""
-    return verified(world, records.approvals(world.journal, digest), target, now)
+def valid_approvals(world: World, plan: Plan, now: str) -> tuple[Approval, ...]:
+    """Return the approvals of `plan` that count now, those that stand among them."""
+    once = [a for a in records.approvals(world.journal, plan.digest) if a.bounds is None]
+    approvals = [*once, *standing.covering(world, plan)]
+    return verified(world, approvals, plan.request.target, now, plan.request.person)
+
+
+def still_valid(world: World, plan: Plan, now: str) -> tuple[Approval, ...]:
+    """Return those of a plan's own approvals that count still, used or not, and what stands now.
+
+    A run that goes on has used them: that it has is no reason to doubt them.
+    """
+    chain = f"approvals-{plan.digest}"
+    withdrawn = {one["id"] for one in records.told_of(world.journal, chain, "withdrawn")}
+    once = [a for a in plan.facts.approvals if a.bounds is None and a.id not in withdrawn]
+    approvals = [*once, *standing.covering(world, plan)]
+    return verified(world, approvals, plan.request.target, now, plan.request.person)
 
 
 def verified(
-    world: World, approvals: Iterable[Approval], target: str, now: str
+    world: World, approvals: Iterable[Approval], target: str, now: str, requester: str = ""
 ) -> tuple[Approval, ...]:
-    """Return those of `approvals` that are not expired and whose signatures verify now."""
-    found = []
+    """Return those of `approvals` that are not expired and whose signatures verify now.
+
+    None that a key of the requester's made, and one for each key: who is not told apart by keys is
+    one person, under whatever names.
+    """
+    found: list[Approval] = []
     for approval in approvals:
-        if not approval.made_at <= now < approval.expires_at:
-            continue
-        try:
-            world.keys.verify(
-                payload(approval, target),
-                approval.signature,
-                world.allowed_signers,
-                datetime.fromisoformat(now),
-                approval.person,
-            )
-        except KeysError:
-            continue
-        found.append(approval)
+        signed = payload(approval, target)
+
+        def is_of(person: str, one: Approval = approval, text: bytes = signed) -> bool:
+            return signing.is_signed(world, text, one.signature, person, now)
+
+        others = [requester, *(one.person for one in found)]
+        if (
+            approval.made_at <= now < approval.expires_at
+            and is_of(approval.person)
+            and not any(other and other != approval.person and is_of(other) for other in others)
+            and approval.person != requester
+        ):
+            found.append(approval)
     return tuple(found)

@@ -3,7 +3,10 @@
 plans-<digest>              `planned` each time that a plan is made
 rehearsal-<key>-<id>        `opened`, steps, `measured`
 proofs-<resource>           `proven` each time that a backup was restored
-approvals-<digest>          `approved`, `used`, `expired`
+approvals-<digest>          `approved`, `used`, `expired`, `withdrawn`
+standing-<subject>          `approved`, `used`, `ended`, `withdrawn`: of more than one run
+break-glass                 `broken`, `reviewed`
+question-<run>-<name>       `asked`, then one of `answered`, `refused`, `expired`, `over`
 resource-<resource>         `run-begun` and `run-ended`: who changed it, in order
 run-<number>                one run
 clone-<id>                  `made`, `destroyed`
@@ -22,6 +25,7 @@ from handrail.ports import Journal, Record
 T = TypeVar("T")
 _KEY_CHARACTERS = 16
 SHORT = 8
+_ENDS = ("expired", "ended", "withdrawn")
 
 
 def decode(body: Any, kind: type[T]) -> T:
@@ -98,18 +102,34 @@ def rehearsal(journal: Journal, key: str) -> Rehearsal | None:
 
 
 def approvals(journal: Journal, digest: str) -> tuple[Approval, ...]:
-    """Return the approvals of `digest` that are neither used nor known to be expired.
+    """Return the approvals of `digest` that are not used, withdrawn, nor known to be expired.
 
     Signatures are not checked here.
     """
+    return living(journal, f"approvals-{digest}", ends=frozenset({"used", *_ENDS}))
+
+
+def living(
+    journal: Journal, chain: str, ends: frozenset[str] = frozenset(_ENDS)
+) -> tuple[Approval, ...]:
+    """Return the approvals in `chain` that no record of a kind in `ends` has ended.
+
+    What has ended stays so: the same record written a second time gives nothing back.
+    """
     found: dict[str, Approval] = {}
-    for record in journal.records(f"approvals-{digest}"):
-        if record.kind == "approved":
-            approval = decode(body(record), Approval)
-            found[approval.id] = approval
-        else:
-            found.pop(body(record)["id"], None)
-    return tuple(found.values())
+    over: set[str] = set()
+    for record in journal.records(chain):
+        told = body(record)
+        if record.kind in ends:
+            over.add(str(told["id"]))
+        elif record.kind == "approved":
+            found[str(told["id"])] = decode(told, Approval)
+    return tuple(approval for name, approval in found.items() if name not in over)
+
+
+def told_of(journal: Journal, chain: str, kind: str) -> tuple[dict[str, Any], ...]:
+    """Return the bodies of the records of one kind, in order."""
+    return tuple(body(one) for one in journal.records(chain) if one.kind == kind)
 
 
 def find_plan(journal: Journal, prefix: str) -> Plan:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from handrail.core import backups, clones, guarding, privilege, records, together
+from handrail.core import backups, clones, guarding, privilege, records, standing, together
 from handrail.core.clone_runs import Rehearsing, effects_of, ending, run_script
 from handrail.core.deciding import Decided, again
 from handrail.core.world import Talk, World
@@ -61,7 +61,9 @@ def rehearse(world: World, decided: Decided, talk: Talk) -> Decided:
         clones.clear(world, rehearsal.id)
         world.journal.close(rehearsal.chain)
     backups.prune(world, decided.declared, decided.resource)
-    return again(world, decided.declared, decided.operation, decided.resource, decided.plan.request)
+    anew = again(world, decided.declared, decided.operation, decided.resource, decided.plan.request)
+    standing.settle(world, anew.plan, runs=False)
+    return anew
 
 
 def _refuse_unsuitable(world: World, decided: Decided) -> None:

@@ -27,6 +27,7 @@ from handrail.core import (
     records,
     refusing,
     scripts,
+    standing,
     together,
     undoing,
     watching,
@@ -48,7 +49,7 @@ from handrail.errors import (
 from handrail.plans import budget as budgets
 from handrail.plans.amounts import duration, size
 from handrail.plans.effect import Effect
-from handrail.plans.model import Breach
+from handrail.plans.model import Breach, Plan
 from handrail.ports import Connection, Finished, Store
 
 
@@ -134,9 +135,8 @@ class Run:
 
     def _prepare(self) -> Outcome | None:
         """See that the plan still holds, use its approvals, back the target up, observe it."""
-        plan = self._decided.plan
         try:
-            self._check_still_valid()
+            plan = self._check_still_valid()
             if "approved" not in self._told:
                 used = approving.use(self._world, plan, self._chain)
                 self.note("approved", approvals=used)
@@ -148,14 +148,19 @@ class Run:
             return self._end("refused", f"nothing was done: {error.message}")
         return None
 
-    def _check_still_valid(self) -> None:
-        """Refuse when what was planned with has changed, or a guard says otherwise by now."""
-        plan = self._decided.plan
-        deciding.insist(deciding.still(self._world, self._decided))
+    def _check_still_valid(self) -> Plan:
+        """Return the plan as it is judged now.
+
+        Raises:
+            RefusedError, WaitingError: what it was planned with has changed, or a guard objects.
+        """
+        plan = deciding.still(self._world, self._decided)
+        deciding.insist(plan)
         planned, found = plan.facts.identity, self._store.identify()
         if planned is None or replace(found, version="") != replace(planned, version=""):
             raise RefusedError("store.identity", f"{found} answers, the plan is for {planned}")
         self._talk.end("facts", f"same server, {found.endpoint}")
+        return plan
 
     def _back_up(self) -> None:
         if self._decided.plan.target.durability == "lossy":
@@ -300,6 +305,8 @@ class Run:
         if self._choice == "undo":
             why = f"asked for by {self._world.person or 'somebody'} when it was resumed"
             return self.undo("undone", why, effects)
+        if breaches:
+            standing.end_after(self._world, self._decided.plan, self._number, "over-budget")
         if breaches and self._choice != "accept":
             if not guarding.is_exact(self._told.report):
                 self._hold_if_others(breaches)
@@ -455,6 +462,7 @@ class Run:
         effects: tuple[Effect, ...] | None = None,
         breaches: tuple[Breach, ...] = (),
     ) -> Outcome:
+        standing.end_after(self._world, self._decided.plan, self._number, outcome)
         self.note("ended", outcome=outcome, why=why)
         return self._tell(
             Outcome(self._number, outcome, why, effects, breaches, report=self._told.report)

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from handrail.core import backups, deciding, records, together
+from handrail.core import backups, deciding, records, standing, together
 from handrail.core.deciding import Decided
 from handrail.core.outcome import Outcome
 from handrail.core.run import Run
@@ -29,6 +29,7 @@ def begin(
         WaitingError: somebody has to act first.
     """
     plan = decided.plan
+    standing.settle(world, plan, runs=True)
     deciding.insist(plan)
     target = plan.target.resource
     who = f"{world.person or 'somebody'}, {plan.request.operation}"

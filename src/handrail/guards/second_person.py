@@ -1,7 +1,8 @@
-"""No one approves their own run: another person's signature over this very digest."""
+"""No one approves their own run: other people's signatures over this very digest."""
 
 from __future__ import annotations
 
+from handrail.plans import quorum
 from handrail.plans.judging import Case
 from handrail.plans.model import Approval, Decision
 
@@ -9,9 +10,11 @@ name = "second-person"
 
 
 def judge(case: Case) -> Decision:
-    """Require an approval by somebody else, of the group that the policy names for this risk."""
+    """Require approvals by others: as many, and of the group, as the policy says for this risk.
+
+    An approval that stands counts while the plan is inside its bounds.
+    """
     plan = case.plan
-    group = case.policy.approvers.get(plan.risk, "")
     if not plan.request.person:
         return Decision(
             name,
@@ -19,24 +22,35 @@ def judge(case: Case) -> Decision:
             "nobody knows who you are, so anybody's approval could be your own",
             remedy="git config user.email NAME@EXAMPLE.ORG",
         )
-    valid = [a for a in plan.facts.approvals if _counts(a, case, group)]
-    if valid:
-        said = f', "{valid[0].because}"' if valid[0].because else ""
-        return Decision(name, "allow", f"{valid[0].person}, {valid[0].made_at[:16]}{said}")
-    members = [m for m in case.policy.groups.get(group, ()) if m != plan.request.person]
-    ask = f"one of `{group}` ({', '.join(members)})" if group else "anybody in allowed_signers"
+    counting = quorum.counting(plan, case.policy)
+    if not quorum.lacking(plan, case.policy):
+        return Decision(name, "allow", "; ".join(map(_said, counting)))
     return Decision(
         name,
         "require",
-        f"{ask}, not {plan.request.person}",
+        _wanted(case, counting),
         remedy=f"handrail approve {plan.digest[:4]}-{plan.digest[4:8]}",
     )
 
 
-def _counts(approval: Approval, case: Case, group: str) -> bool:
-    return (
-        approval.digest == case.plan.digest
-        and approval.person.casefold() != case.plan.request.person.casefold()
-        and approval.expires_at > case.plan.facts.now
-        and (not group or approval.person in case.policy.groups.get(group, ()))
-    )
+def _said(approval: Approval) -> str:
+    because = f', "{approval.because}"' if approval.because else ""
+    if approval.bounds is not None:
+        until = approval.expires_at[:16]
+        return f"standing approval of {approval.person}, until {until}{because}"
+    return f"{approval.person}, {approval.made_at[:16]}{because}"
+
+
+def _wanted(case: Case, counting: tuple[Approval, ...]) -> str:
+    """Return who has approved, and who still may."""
+    plan, policy = case.plan, case.policy
+    group, of = policy.approvers.get(plan.risk, ""), quorum.wanted(policy, plan.risk)
+    may = ", ".join(quorum.candidates(plan, policy)) or "nobody is left"
+    if of == 1:
+        ask = f"one of `{group}` ({may})" if group else "anybody in allowed_signers"
+        return f"{ask}, not {plan.request.person}"
+    whom = f"of `{group}`" if group else "people in allowed_signers"
+    have = ", ".join(a.person for a in counting)
+    has = f": {have} {'has' if len(counting) == 1 else 'have'}" if have else ""
+    left = f"; {may} may" if group else ""
+    return f"{of} {whom}{has}{left}, not {plan.request.person}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from handrail.plans import quorum
 from handrail.plans.judging import Case
 from handrail.plans.model import Decision
 
@@ -9,15 +10,15 @@ name = "typed-name"
 
 
 def judge(case: Case) -> Decision:
-    """Require that an approval of this digest was given with the target's name typed out."""
+    """Require that each approval that is needed was given with the target's name typed out."""
     plan = case.plan
-    me = plan.request.person.casefold()
-    approvals = [a for a in plan.facts.approvals if a.person.casefold() != me]
-    if any(a.named_target and a.digest == plan.digest for a in approvals):
-        return Decision(name, "allow", f"the approver typed {plan.target.resource}")
+    typed = [a for a in quorum.counting(plan, case.policy) if a.named_target]
+    who = "the approver" if quorum.wanted(case.policy, plan.risk) == 1 else "each approver"
+    if len(typed) >= quorum.wanted(case.policy, plan.risk):
+        return Decision(name, "allow", f"{who} typed {plan.target.resource}")
     return Decision(
         name,
         "require",
-        f"the approver types {plan.target.resource}",
+        f"{who} types {plan.target.resource}",
         remedy=f"handrail approve {plan.digest[:4]}-{plan.digest[4:8]}",
     )

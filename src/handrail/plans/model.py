@@ -145,8 +145,40 @@ class Rehearsal:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """What an approval that stands for more than one run is for, and within what.
+
+    Attributes:
+        operation: it is for this one, on this target with these parameters, and no other: up to
+            `endpoint`. What follows is what it stays within.
+        declared: digest of what is declared of the operation, as in `Plan.declared`.
+        undo: how the step is undone, for people; `declared` covers it.
+        how: how a guard held its effects.
+        unheld: statements that took effect as they ran.
+    """
+
+    operation: str
+    target: str
+    parameters: Mapping[str, str]
+    identity: str
+    endpoint: str
+    material: str
+    declared: str
+    undo: str
+    risk: str
+    budget: Budget
+    undo_budget: Budget | None = None
+    how: str = ""
+    unheld: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Approval:
-    """Another person's signature over a digest."""
+    """Another person's signature over a digest.
+
+    Attributes:
+        bounds: of one that stands for every plan inside them; None for one that counts once.
+    """
 
     id: str
     digest: str
@@ -157,6 +189,23 @@ class Approval:
     named_target: bool
     because: str
     signature: str
+    bounds: Bounds | None = None
+
+
+@dataclass(frozen=True)
+class BrokenGlass:
+    """Somebody runs without waiting for people, and answers for it afterwards.
+
+    Attributes:
+        passes: guards that the policy lets it pass.
+    """
+
+    id: str
+    person: str
+    because: str
+    made_at: str
+    digest: str
+    passes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -189,7 +238,9 @@ class Facts:
         change: the last change of the script.
         rehearsal: the newest one of this very plan.
         proof: the newest proven backup of the target.
-        approvals: those over this plan's digest that verify, are not expired, not used.
+        approvals: those over this plan's digest that verify, are not expired, not used; and those
+            that stand for every plan such as this one.
+        glass: broken for this very plan; None where it was not.
     """
 
     now: str
@@ -207,6 +258,7 @@ class Facts:
     rehearsal: Rehearsal | None = None
     proof: Proof | None = None
     approvals: tuple[Approval, ...] = ()
+    glass: BrokenGlass | None = None
 
 
 @dataclass(frozen=True)
@@ -287,7 +339,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done, to what, with what result, and what every guard says."""
+    """What will be done, to what, with what result, and what every guard says.
+
+    Attributes:
+        declared: digest of what is declared of the operation and may change without its script:
+            arguments, undo, timeout, variables, checks; empty in records from before there was one.
+    """
 
     format: int
     digest: str
@@ -309,6 +366,7 @@ class Plan:
     watched: tuple[str, ...] = field(default=())
     soak_s: int = 0
     undo_budget: Budget | None = None
+    declared: str = ""
 
     @property
     def verdict(self) -> Verdict:

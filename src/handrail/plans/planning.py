@@ -141,6 +141,7 @@ def draft(
     digest = _digest(
         request, operation, steps, material, effects, (budget, undo_budget), covered, facts
     )
+    declared = sha256(encode(_declared(operation, steps, covered)))
     key = (
         ""
         if facts.identity is None
@@ -167,6 +168,7 @@ def draft(
         watched=watched,
         soak_s=operation.watch.soak_s,
         undo_budget=undo_budget,
+        declared=declared,
     )
 
 
@@ -289,18 +291,27 @@ def _digest(
                 "target": request.target,
                 "identity": identity.id if identity else "",
                 "endpoint": identity.endpoint if identity else "",
-                "steps": plain(steps),
+                **_declared(operation, steps, watched),
                 "material": material.digest,
-                "environment": dict(operation.environment),
-                "inherit": list(operation.inherit),
                 "effects": plain(effects),
                 "budget": plain(budget),
-                "watched": watched,
-                "soak_s": operation.watch.soak_s,
                 "commit": facts.commit,
             }
         )
     )
+
+
+def _declared(
+    operation: Operation, steps: tuple[Step, ...], watched: Mapping[str, object]
+) -> dict[str, object]:
+    """Return what is declared of an operation and is not its script, for a digest."""
+    return {
+        "steps": plain(steps),
+        "environment": dict(operation.environment),
+        "inherit": list(operation.inherit),
+        "watched": watched,
+        "soak_s": operation.watch.soak_s,
+    }
 
 
 def _whole(checks: Iterable[tuple[str, Check]]) -> list[object]:

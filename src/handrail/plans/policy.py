@@ -20,9 +20,11 @@ from handrail.estate.shapes import (
     COUNT,
     DATE,
     DURATION,
+    FLAG,
     PERCENT,
     TEXT,
     Choice,
+    Either,
     Key,
     ListOf,
     MapOf,
@@ -128,6 +130,30 @@ class Guarding:
     role: Literal["own", "limited", "auto"] = "own"
 
 
+# What breaking the glass may pass: guards that wait for people or for a date, and no other.
+PASSABLE = ("second-person", "typed-name", "review", "freeze", "avoidable")
+
+
+@dataclass(frozen=True)
+class Glass:
+    """Who may break the glass, and what that passes.
+
+    Attributes:
+        allowed: whether anybody may at all.
+        by: group whose members may; empty for anybody who is known.
+        passes: guards that are passed, of `PASSABLE`; of `avoidable` its `require` alone.
+        blocks: whom it keeps from breaking it again until it is reviewed: the whole `team`, or the
+            `person` who did.
+        reviewed_by: group whose members review it; empty for anybody else in `allowed_signers`.
+    """
+
+    allowed: bool = True
+    by: str = ""
+    passes: tuple[str, ...] = PASSABLE
+    blocks: Literal["team", "person"] = "team"
+    reviewed_by: str = ""
+
+
 @dataclass(frozen=True)
 class Policy:
     """What a team asks of a plan.
@@ -147,6 +173,10 @@ class Policy:
         data_age_s: how old data may be in an environment that says nothing.
         approval_age_s: how long an approval counts.
         approvers: groups that may approve, by risk; absent for anybody in `allowed_signers`.
+        quorum: how many different people must, by risk; absent for one.
+        standing_risk: the highest risk at which an approval may stand for more than one run.
+        standing_age_s: how long one may stand.
+        glass: who may break the glass.
         groups: group to the people in it.
         freezes: the calendar.
         guard: how a run's scripts are held.
@@ -167,6 +197,10 @@ class Policy:
     data_age_s: int = 30 * 86400
     approval_age_s: int = 4 * 3600
     approvers: Mapping[str, str] = field(default_factory=dict)
+    quorum: Mapping[str, int] = field(default_factory=dict)
+    standing_risk: str = "high"
+    standing_age_s: int = 30 * 86400
+    glass: Glass = field(default_factory=Glass)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     freezes: tuple[Freeze, ...] = ()
     guard: Guarding = field(default_factory=Guarding)
@@ -217,11 +251,68 @@ _REHEARSAL = Record(
         "clone-deadline": Key(DURATION, "when a clone is destroyed at the latest", default=14400),
     },
 )
+
+
+def _quorum(*, place: Place, group: str, of: int) -> tuple[str, int]:
+    del place
+    return group, of
+
+
+def _one_of(group: str) -> tuple[str, int]:
+    return group, 1
+
+
+_PEOPLE = Text(
+    r"[1-9][0-9]?",
+    "a number of people, from 1 to 99",
+    convert=int,
+    number={"type": "integer", "minimum": 1, "maximum": 99},
+)
+_BY = Either(
+    Text(convert=_one_of),
+    Record(
+        _quorum,
+        {
+            "group": Key(
+                TEXT, "who approves; anybody in allowed_signers when left out", default=""
+            ),
+            "of": Key(_PEOPLE, "how many different people must", default=1),
+        },
+    ),
+)
 _APPROVAL = Record(
     dict,
     {
         "max-age": Key(DURATION, "how long it counts", default=14400),
-        "by": Key(MapOf(placed(TEXT)), "risk to the group that approves it", default={}),
+        "by": Key(
+            MapOf(placed(_BY)),
+            "risk to the group that approves it, or to `{group: dba, of: 2}`",
+            default={},
+        ),
+        "standing": Key(
+            Record(
+                dict,
+                {
+                    "risk": Key(_RISK, "the highest risk at which one may stand", default="high"),
+                    "max-age": Key(DURATION, "how long one may stand", default=30 * 86400),
+                },
+            ),
+            "bounds of approvals that stand for more than one run",
+        ),
+    },
+)
+_GLASS = Record(
+    dict,
+    {
+        "allowed": Key(FLAG, "whether anybody may break the glass", default=True),
+        "by": Key(placed(TEXT), "group whose members may; anybody when left out"),
+        "passes": Key(
+            ListOf(Choice(*PASSABLE)), "guards that are passed; no other can be", default=PASSABLE
+        ),
+        "blocks": Key(
+            Choice("team", "person"), "whom it keeps from another until reviewed", default="team"
+        ),
+        "reviewed-by": Key(placed(TEXT), "group whose members review it; anybody else by default"),
     },
 )
 
@@ -279,6 +370,7 @@ POLICY = Record(
         ),
         "rehearsal": Key(_REHEARSAL, "bounds of rehearsals"),
         "approval": Key(_APPROVAL, "bounds of approvals"),
+        "break-glass": Key(_GLASS, "running without waiting for people, in an emergency"),
         "guard": Key(_GUARD, "how scripts are held", default=Guarding()),
         "undo-for": Key(DURATION, "how long a run can be undone", default=86400),
         "data-age": Key(
@@ -339,6 +431,8 @@ def _policy(found: Mapping[str, Any]) -> Policy:
     said: Mapping[str, tuple[str, Place]] = found["guards"]
     rehearsal = found["rehearsal"] or {}
     approval = found["approval"] or {}
+    standing = approval.get("standing") or {}
+    by: Mapping[str, tuple[tuple[str, int], Place]] = approval.get("by", {})
     bounds = {
         "rehearsal_age_s": rehearsal.get("max_age"),
         "drift": rehearsal.get("drift"),
@@ -349,13 +443,17 @@ def _policy(found: Mapping[str, Any]) -> Policy:
         "clone_age_s": rehearsal.get("clone_deadline"),
         "clones": rehearsal.get("clones"),
         "approval_age_s": approval.get("max_age"),
+        "standing_risk": standing.get("risk"),
+        "standing_age_s": standing.get("max_age"),
     }
     return Policy(
         binding={**BINDING, **{guard: risk for guard, (risk, _) in said.items()}},
         where={guard: str(place) for guard, (_, place) in said.items()},
         undo_age_s=found["undo_for"],
         data_age_s=found["data_age"],
-        approvers={risk: group for risk, (group, _) in approval.get("by", {}).items()},
+        approvers={risk: group for risk, ((group, _), _) in by.items() if group},
+        quorum={risk: of for risk, ((_, of), _) in by.items() if of > 1},
+        glass=_glass(found["break_glass"]),
         groups=found["groups"],
         freezes=found["freezes"],
         roles=found["roles"],
@@ -363,6 +461,13 @@ def _policy(found: Mapping[str, Any]) -> Policy:
         file=FILE,
         **{name: value for name, value in bounds.items() if value is not None},
     )
+
+
+def _glass(found: Mapping[str, Any] | None) -> Glass:
+    if found is None:
+        return Glass()
+    by, reviewed_by = ((found[key] or ("",))[0] for key in ("by", "reviewed_by"))
+    return Glass(found["allowed"], by, found["passes"], found["blocks"], reviewed_by)
 
 
 def _policy_errors(found: Mapping[str, Any], guards: tuple[str, ...]) -> list[DeclarationError]:
@@ -388,25 +493,8 @@ def _policy_errors(found: Mapping[str, Any], guards: tuple[str, ...]) -> list[De
                     at=place,
                 )
             )
-    for risk, (group, place) in (found["approval"] or {}).get("by", {}).items():
-        if risk not in RISKS:
-            problems.append(
-                DeclarationError(
-                    "estate.unknown-key",
-                    f"`{risk}` is no risk",
-                    at=place,
-                    hint=nearest(risk, RISKS),
-                )
-            )
-        if group not in found["groups"]:
-            problems.append(
-                DeclarationError(
-                    "policy.unknown-group",
-                    f"`{risk}` is approved by unknown group `{group}`",
-                    at=place,
-                    hint=nearest(group, tuple(found["groups"])) or "declare it under `groups`",
-                )
-            )
+    problems += _approval_errors(found)
+    problems += _glass_errors(found)
     problems += _grant_errors(found)
     for freeze in found["freezes"]:
         try:
@@ -421,6 +509,48 @@ def _policy_errors(found: Mapping[str, Any], guards: tuple[str, ...]) -> list[De
                 )
             )
     return problems
+
+
+def _approval_errors(found: Mapping[str, Any]) -> list[DeclarationError]:
+    from handrail.estate.shapes import nearest  # noqa: PLC0415  beside its one use
+
+    problems = []
+    for risk, ((group, of), place) in (found["approval"] or {}).get("by", {}).items():
+        if risk not in RISKS:
+            said, hint = f"`{risk}` is no risk", nearest(risk, RISKS)
+            problems.append(DeclarationError("estate.unknown-key", said, at=place, hint=hint))
+        if group:
+            said = f"`{risk}` is approved by unknown group `{group}`"
+            problems += _group_errors(found, group, place, said)
+        members = {member.casefold() for member in found["groups"].get(group, ())}
+        if group in found["groups"] and len(members) < of:
+            said = f"{of} of `{group}` approve `{risk}`, and it has {len(members)}"
+            hint = "name more people in the group, or ask for fewer"
+            problems.append(DeclarationError("policy.quorum", said, at=place, hint=hint))
+    return problems
+
+
+def _glass_errors(found: Mapping[str, Any]) -> list[DeclarationError]:
+    glass = found["break_glass"] or {}
+    named = [glass[key] for key in ("by", "reviewed_by") if glass.get(key)]
+    return [
+        problem
+        for group, place in named
+        for problem in _group_errors(
+            found, group, place, f"`break-glass` names unknown group `{group}`"
+        )
+    ]
+
+
+def _group_errors(
+    found: Mapping[str, Any], group: str, place: Place, said: str
+) -> list[DeclarationError]:
+    from handrail.estate.shapes import nearest  # noqa: PLC0415  beside its one use
+
+    if group in found["groups"]:
+        return []
+    hint = nearest(group, tuple(found["groups"])) or "declare it under `groups`"
+    return [DeclarationError("policy.unknown-group", said, at=place, hint=hint)]
 
 
 def _grant_errors(found: Mapping[str, Any]) -> list[DeclarationError]:
