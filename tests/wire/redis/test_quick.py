@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from handrail.plans.budget import from_effects
 from handrail.plans.holding import Limits
+from handrail.plans.patterns import pattern_of
 from handrail.wire.redis import usual
 from handrail.wire.redis.pairing import Local, Pairing
 from handrail.wire.redis.replies import FramingError
@@ -63,6 +64,78 @@ def test_only_whole_commands_that_came_before_are_counted(
     # One that has another one's beginning in it is left to the parser.
     if now and set(now) <= {raw for raw in before if raw.count(b"GET") == 1}:
         assert shape.count(data) == len(now)
+
+
+KEYS = st.from_regex(rb"(key|v|user|session)[:.-]?[0-9a-f]{0,9}(:[0-9]{1,3})?", fullmatch=True)
+NAMES = st.sampled_from(
+    [(b"GET",), (b"TTL",), (b"HGET", b"f1"), (b"HGET", b"f2"), (b"HGET", b"12")]
+)
+
+
+def named(name: tuple[bytes, ...], key: bytes) -> bytes:
+    return encode(name[0], key, *name[1:])
+
+
+def template(raw: bytes) -> tuple[bytes, str, tuple[bytes, ...]]:
+    words = parsed(raw)[0]
+    return words[0], pattern_of(words[1].decode("utf-8", "backslashreplace")), tuple(words[2:])
+
+
+@given(
+    st.lists(st.tuples(NAMES, KEYS), min_size=1, max_size=6),
+    st.lists(st.tuples(NAMES, KEYS), min_size=1, max_size=4),
+    st.data(),
+)
+def test_a_key_passes_for_another_only_where_both_have_one_pattern(
+    before: list[tuple[tuple[bytes, ...], bytes]],
+    now: list[tuple[tuple[bytes, ...], bytes]],
+    data: st.DataObject,
+) -> None:
+    """What passes unseen has a name, a pattern and arguments that were all noted together."""
+    known, noted = Usual(), set()
+    for name, key in before:
+        raw = named(name, key)
+        known.learn(parsed(raw)[0], raw, is_alone=False, has_key=True)
+        noted.add(template(raw))
+    # Others like these: with other digits, of which some are the lengths'.
+    like = [(name, _with_digits(key, data)) for name, key in before]
+    for raw in (named(*one) for one in (*now, *like)):
+        if count := known.shape_of(raw).count(raw):
+            assert count == 1
+            assert template(raw) in noted
+    for raw in (_with_digits(named(*one), data) for one in before):
+        if known.shape_of(raw).count(raw):
+            assert template(raw) in noted
+            assert len(parsed(raw)) == 1
+
+
+def _with_digits(text: bytes, data: st.DataObject) -> bytes:
+    """Return `text` with some of its digits exchanged for others."""
+    digits = data.draw(st.lists(st.sampled_from(b"0123456789"), min_size=1, max_size=5))
+    return bytes(
+        digits[at % len(digits)] if bytes([byte]).isdigit() else byte
+        for at, byte in enumerate(text)
+    )
+
+
+def test_numbers_are_alike_and_names_with_digits_are_not() -> None:
+    """`key:17` passes for `key:42`, also before arguments; `v1` never does for `v2`."""
+    known = Usual()
+    for words in ([b"GET", b"key:17"], [b"HGET", b"user:17", b"name"], [b"GET", b"v1"]):
+        known.learn(words, encode(*words), is_alone=False, has_key=True)
+    known.learn([b"GETBIT", b"a", b"17"], encode(b"GETBIT", b"a", b"17"), is_alone=False)
+
+    def count(*words: bytes, times: int = 1) -> int:
+        data = encode(*words) * times
+        return known.shape_of(data).count(data)
+
+    assert count(b"GET", b"key:42", times=3) == 3
+    assert count(b"HGET", b"user:99", b"name") == 1
+    assert count(b"HGET", b"user:99", b"nome") == 0
+    assert count(b"GET", b"key:420") == 0  # of another length: looked at once
+    assert count(b"GET", b"v1") == 1
+    assert count(b"GET", b"v2") == 0
+    assert count(b"GETBIT", b"b", b"17") == 0
 
 
 def test_a_command_with_odd_ends_is_not_learned() -> None:
@@ -176,6 +249,7 @@ def script(seed: int) -> list[tuple[Any, ...]]:
         ("STRLEN", "key:3"),
         ("LRANGE", "list:1", 0, 9),
     ]
+    reads += [("GET", f"key:{n}") for n in range(10, 90, 7)] + [("HGET", "hash:7", "f")]
     reads += [("GET", "hash:1"), ("PING",), ("ECHO", "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"), ("GET",)]
     others = [
         ("SELECT", 1),

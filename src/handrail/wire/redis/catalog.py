@@ -156,6 +156,11 @@ class Entry:
         """Whether it changes no data, in every mode."""
         return self.kind in {"read", "pass"}
 
+    @property
+    def reads_one(self) -> bool:
+        """Whether it reads one key, which is its second word, and changes nothing."""
+        return self.kind == "read" and self.first == self.last == 1
+
     def may_block(self, words: Sequence[bytes]) -> bool:
         """Whether it may wait for somebody else."""
         if self.name in {"XREAD", "XREADGROUP"}:

@@ -73,7 +73,7 @@ class Session(Line):
         if holding.database != self._database:
             self._change_usual(holding.database)
         if data != self._before:
-            count = 1 if data in self._usual.alone else self._shape.count(data)
+            count = 1 if data in self._usual.alone else self._count(data)
             if not count:
                 return False
             kept = data if len(data) <= _MOST_BEFORE_BYTES else b""
@@ -81,6 +81,12 @@ class Session(Line):
         self.server.write(data)
         pairing.plain(self._before_count)
         return True
+
+    def _count(self, data: bytes) -> int:
+        """Return how many commands `data` is, all of one name; 0 where they are taken apart."""
+        if not data.startswith(self._shape.lead):
+            self._shape = self._usual.shape_of(data)
+        return self._shape.count(data)
 
     def _change_usual(self, database: int) -> None:
         self._database, self._usual = database, self._judge.usual(database)
@@ -114,7 +120,9 @@ class Session(Line):
             refusal = self._judge.follow(entry, words, holding.database)
             if refusal is not None:
                 break
-            shape = self._usual.learn(words, data[at:end], is_alone=end - at == size)
+            shape = self._usual.learn(
+                words, data[at:end], is_alone=end - at == size, has_key=entry.reads_one
+            )
             at, count = end, count + 1
         self._shape = shape
         if count:
