@@ -133,6 +133,9 @@ def test_numbers_are_alike_and_names_with_digits_are_not() -> None:
     assert count(b"HGET", b"user:99", b"name") == 1
     assert count(b"HGET", b"user:99", b"nome") == 0
     assert count(b"GET", b"key:420") == 0  # of another length: looked at once
+    wrong = encode(b"GET", b"key:42").replace(b"$6", b"$5")
+    assert known.shape_of(wrong).span
+    assert known.shape_of(wrong).count(wrong) == 0  # a length that is not the key's
     assert count(b"GET", b"v1") == 1
     assert count(b"GET", b"v2") == 0
     assert count(b"GETBIT", b"b", b"17") == 0
