@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -122,18 +123,65 @@ def release(world: World, name: str, key: Path, *, allow: bool, because: str = "
         RefusedError: by the person who runs it.
         KeysError: the key cannot be used, or belongs to nobody who is allowed.
     """
-    held = _find(world, name)
+    held = find(world, name)
     person = _person(world, held, key)
-    now = world.clock.now()
-    unsigned = Release(held.id, person, time_text(now), allow, because, "")
-    signature = world.keys.sign(_payload(held, unsigned), key)
-    signed = replace(unsigned, signature=signature)
-    world.keys.verify(_payload(held, signed), signature, world.allowed_signers, now, person)
+    unsigned = Release(held.id, person, time_text(world.clock.now()), allow, because, "")
+    signature = world.keys.sign(payload(held, unsigned), key)
+    return _record(world, held, replace(unsigned, signature=signature))
+
+
+def prepare(world: World, name: str, *, allow: bool, because: str = "") -> Release:
+    """Return the release of `world.person` without its signature, for a key that lies elsewhere.
+
+    Raises:
+        UsageError, RefusedError: as `release`.
+    """
+    held = find(world, name)
+    if _is_own(held, (world.person,)):
+        raise _own(held)
+    return Release(held.id, world.person, time_text(world.clock.now()), allow, because, "")
+
+
+def accept(world: World, release: Release) -> Release:
+    """Record a release of `world.person` that `prepare` gave, and that was signed elsewhere.
+
+    Raises:
+        UsageError, RefusedError: as `release`, or it is another person's.
+        KeysError: the signature is not the person's, or is of a key of whoever runs it.
+    """
+    held = find(world, release.id)
+    if _is_own(held, (world.person,)) or release.person != world.person or release.id != held.id:
+        raise _own(held)
+    with suppress(KeysError):
+        world.keys.verify(
+            payload(held, release),
+            release.signature,
+            world.allowed_signers,
+            world.clock.now(),
+            held.person,
+        )
+        raise _own(held)
+    return _record(world, held, release)
+
+
+def _record(world: World, held: Held, signed: Release) -> Release:
+    world.keys.verify(
+        payload(held, signed),
+        signed.signature,
+        world.allowed_signers,
+        world.clock.now(),
+        signed.person,
+    )
     world.journal.append(_chain(held.id), "released", _body(signed))
     return signed
 
 
-def _find(world: World, name: str) -> Held:
+def find(world: World, name: str) -> Held:
+    """Return the one statement that waits and whose id begins with `name`.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
     found = [held for held in standing(world) if held.id.startswith(name.lower())]
     if len(found) == 1:
         return found[0]
@@ -151,13 +199,22 @@ def _person(world: World, held: Held, key: Path) -> str:
             f"the key {key.name} belongs to nobody in {world.allowed_signers.name}",
             hint="add its public line there, and commit that",
         )
-    if held.person in people or not held.person:
-        raise RefusedError(
-            "keys.own-run",
-            f"{held.person or 'nobody known'} runs this: nobody releases their own",
-            hint="ask somebody else in allowed_signers",
-        )
+    if _is_own(held, people):
+        raise _own(held)
     return people[0]
+
+
+def _is_own(held: Held, people: tuple[str, ...]) -> bool:
+    """Whether one of `people` may be who runs it: nobody knows, where it has no name."""
+    return not held.person or held.person.casefold() in {person.casefold() for person in people}
+
+
+def _own(held: Held) -> RefusedError:
+    return RefusedError(
+        "keys.own-run",
+        f"{held.person or 'nobody known'} runs this: nobody releases their own",
+        hint="ask somebody else in allowed_signers",
+    )
 
 
 def _answer(world: World, held: Held) -> bool | None:
@@ -176,14 +233,14 @@ def _verifies(world: World, held: Held, found: Release) -> bool:
     at = datetime.fromisoformat(found.made_at)
     try:
         world.keys.verify(
-            _payload(held, found), found.signature, world.allowed_signers, at, found.person
+            payload(held, found), found.signature, world.allowed_signers, at, found.person
         )
     except KeysError:
         return False
     return True
 
 
-def _payload(held: Held, release: Release) -> bytes:
+def payload(held: Held, release: Release) -> bytes:
     """Return the bytes that a release signs: the statement as it waits, and what is said of it."""
     said = {"person": release.person, "made_at": release.made_at, "allow": release.allow}
     return (
