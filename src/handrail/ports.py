@@ -177,6 +177,10 @@ class Asks(Protocol):
         """
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Command:
     """A process to run.
@@ -194,6 +198,8 @@ class Command:
         watched: in a rehearsal: the files below this folder that it opens are told in `read`.
         inherits: its standard streams are this process's own: it may ask somebody at a terminal;
             nothing is kept in `output`.
+        is_over: asked again and again, from any thread: once it is true, the program is ended as by
+            Ctrl-C, and `Finished.ended` is `interrupted`.
     """
 
     argv: tuple[str, ...]
@@ -206,6 +212,7 @@ class Command:
     confine: Confine | None = None
     watched: Path | None = None
     inherits: bool = False
+    is_over: Callable[[], bool] = _never
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from handrail.adapters.processes import table
 from handrail.adapters.processes.keeping import Kept, Live
-from handrail.adapters.processes.launching import Launched
+from handrail.adapters.processes.launching import Launched, launchers
 from handrail.adapters.processes.table import Process
 
 TICK_S, BUSY_TICK_S = 0.1, 0.02
@@ -45,6 +46,7 @@ class Limits:
         folder: where the output is kept.
         grace_s: between asking to end and killing.
         linger_s: for what the script leaves behind to end by itself.
+        is_over: whether somebody lets go of it: it is ended as by Ctrl-C.
     """
 
     timeout_s: float
@@ -52,6 +54,7 @@ class Limits:
     folder: Path
     grace_s: float
     linger_s: float
+    is_over: Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ class Attendant:
         now = time.monotonic()
         if self._is_launcher_gone and not self._is_ended:
             self._reap_script()
-        if self._wish:
+        if self._wish or (not self._is_ended and self._limits.is_over()):
             self._end("interrupted")
         if self._is_ended:
             self._end("exited", after_s=self._limits.linger_s)
@@ -242,15 +245,19 @@ class Attendant:
         """Return the orphans that came to us because the launcher was killed.
 
         A child of ours in another session that is not the launcher: a process cannot join our
-        session again once it left it, and Handrail starts nothing else while it attends a script.
+        session again once it left it, and Handrail starts nothing else while it attends scripts.
+        One with the mark of another script that is attended here is not ours.
         """
         if not self._is_launcher_gone:
             return []
-        own, session = os.getpid(), os.getsid(0)
+        own, session, others = os.getpid(), os.getsid(0), launchers()
         return [
             one.number
             for one in now.values()
-            if one.parent == own and one.session != session and one.number != self._launched.pid
+            if one.parent == own
+            and one.session != session
+            and one.number not in others
+            and table.mark_of(one.number) in {"", self._launched.token}
         ]
 
     def _reap_script(self) -> None:
@@ -270,7 +277,7 @@ class Attendant:
         seen = self._launched.say_goodbye()
         self._take_rest()
         if self._is_launcher_gone:
-            table.reap_orphans()
+            table.reap_orphans(launchers())
         self._selector.close()
         reason = self._ending.reason if self._ending is not None else "exited"
         if self._status is None and reason == "exited":

@@ -3,6 +3,7 @@
 Rules:
 - The launcher runs isolated (`python -I -S`) in a session of its own, with `HANDRAIL_RUN` as its
   only environment, so that it is found after a crash.
+- Several scripts may run at once, each in a thread of its own: whose launcher is whose is known.
 - Until `go` the script has not executed one instruction, and the death of Handrail keeps it so.
 """
 
@@ -15,6 +16,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,25 +40,28 @@ class Launched:
             token: by which it is found after a crash.
             inherits: the script's standard streams are this process's own; the pipe is empty.
         """
+        self.token = token
         self.control, theirs = socket.socketpair()
         self.output, writer = os.pipe()
         os.set_blocking(self.output, False)
         _widen(self.output)
         self._received = b""
         try:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-I", "-S", "-c", BEGIN),
-                    *(str(Path(__file__).parent), str(theirs.fileno())),
-                ],
-                stdin=None if inherits else subprocess.DEVNULL,
-                stdout=None if inherits else writer,
-                stderr=None if inherits else writer,
-                cwd="/",
-                env={"HANDRAIL_RUN": token},
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            with _LAUNCHERS.changing:  # who is seen in the process table is known here, too
+                self._process = subprocess.Popen(
+                    [
+                        *(sys.executable, "-I", "-S", "-c", BEGIN),
+                        *(str(Path(__file__).parent), str(theirs.fileno())),
+                    ],
+                    stdin=None if inherits else subprocess.DEVNULL,
+                    stdout=None if inherits else writer,
+                    stderr=None if inherits else writer,
+                    cwd="/",
+                    env={"HANDRAIL_RUN": token},
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+                _LAUNCHERS.living.add(self._process.pid)
         except BaseException:
             self.control.close()
             os.close(self.output)
@@ -139,6 +144,8 @@ class Launched:
             self._process.wait(1)
         self._process.kill()
         self._process.wait()
+        with _LAUNCHERS.changing:
+            _LAUNCHERS.living.discard(self._process.pid)
 
     def close_output(self) -> None:
         """Close the pipe; nothing is left that could write to it."""
@@ -151,12 +158,40 @@ def _widen(pipe: int) -> None:
         fcntl.fcntl(pipe, SET_PIPE_SIZE, PIPE_BYTES)
 
 
+class _Launchers:
+    """The launchers of this process, and how many of its threads adopt orphans.
+
+    The kernel knows one parent of orphans a process: what several threads need of it is counted.
+    """
+
+    def __init__(self) -> None:
+        self.changing = threading.Lock()
+        self.living: set[int] = set()
+        self.adopting = 0
+        self.was_adopting = False
+
+
+_LAUNCHERS = _Launchers()
+
+
+def launchers() -> frozenset[int]:
+    """Return the launchers of this process that somebody attends."""
+    with _LAUNCHERS.changing:
+        return frozenset(_LAUNCHERS.living)
+
+
 @contextlib.contextmanager
 def adopting_orphans() -> Iterator[None]:
     """Make this process the parent of orphans below it, and put back what it was before."""
-    before = kernel.is_subreaper()
-    kernel.set_subreaper(on=True)
+    with _LAUNCHERS.changing:
+        if not _LAUNCHERS.adopting:
+            _LAUNCHERS.was_adopting = kernel.is_subreaper()
+            kernel.set_subreaper(on=True)
+        _LAUNCHERS.adopting += 1
     try:
         yield
     finally:
-        kernel.set_subreaper(on=before)
+        with _LAUNCHERS.changing:
+            _LAUNCHERS.adopting -= 1
+            if not _LAUNCHERS.adopting:
+                kernel.set_subreaper(on=_LAUNCHERS.was_adopting)

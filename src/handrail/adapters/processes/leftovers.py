@@ -43,7 +43,7 @@ def _belonging(token: str) -> list[Process]:
     mark = b"HANDRAIL_RUN=" + token.encode()
     now = table.processes()
     spared = _self_and_above(now)
-    roots = [number for number in now if number not in spared and mark in _environment(number)]
+    roots = [number for number in now if number not in spared and mark in table.environment(number)]
     found = [*(now[number] for number in roots), *table.below(now, roots)]
     return [one for one in found if one.number not in spared]
 
@@ -55,10 +55,3 @@ def _self_and_above(now: dict[int, Process]) -> set[int]:
         above.add(current.parent)
         current = now.get(current.parent)
     return above
-
-
-def _environment(number: int) -> list[bytes]:
-    try:
-        return (table.PROC / str(number) / "environ").read_bytes().split(b"\0")
-    except OSError:
-        return []  # ended meanwhile, or another user's

@@ -88,6 +88,7 @@ class LocalProcesses:
             folder=command.output.parent,
             grace_s=self._grace_s,
             linger_s=self._linger_s,
+            is_over=command.is_over,
         )
 
 

@@ -34,11 +34,29 @@ def processes() -> dict[int, Process]:
     return {process.number: process for process in found if process is not None}
 
 
-def reap_orphans() -> None:
-    """Take in the dead that came to us from another session, so that no zombie of theirs stays."""
+def environment(number: int) -> list[bytes]:
+    """Return what a process was started with; empty where it has ended, or is another user's."""
+    try:
+        return (PROC / str(number) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def mark_of(number: int) -> str:
+    """Return the `HANDRAIL_RUN` that a process was started with; empty without one."""
+    name = b"HANDRAIL_RUN="
+    found = [one for one in environment(number) if one.startswith(name)]
+    return found[0].removeprefix(name).decode("ascii", "replace") if found else ""
+
+
+def reap_orphans(spared: Collection[int] = ()) -> None:
+    """Take in the dead that came to us from another session, so that no zombie of theirs stays.
+
+    But for `spared`, whose end somebody waits for.
+    """
     own, session = os.getpid(), os.getsid(0)
     for entry in (entry.name for entry in PROC.iterdir() if entry.name.isdigit()):
-        fields = _fields(entry)
+        fields = _fields(entry) if int(entry) not in spared else None
         if fields and fields[0] in "ZX" and int(fields[1]) == own and int(fields[3]) != session:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(int(entry), os.WNOHANG)
