@@ -132,9 +132,11 @@ class NotifyError(HandrailError):
 
     Attributes:
         is_passing: whether another attempt may help.
+        retry_after_s: how long to wait at least, as whoever did not take it said; 0 for unsaid.
     """
 
     is_passing = True
+    retry_after_s = 0.0
 
 
 class KeysError(HandrailError):
@@ -239,6 +241,8 @@ CODES: dict[str, str] = {
     "journal.fenced": "Another engine goes on with this run; this one has stopped.",
     "journal.unknown": "Nobody knows whether a record was kept; it is read again first.",
     "notify.failed": "A notice was not delivered.",
+    "notify.unknown": "No destination of that name is declared.",
+    "schedule.unknown": "No operation of that name has a schedule, or it is not paused.",
     # The server
     "auth.missing": "The request has no token, or one that nobody gave out.",
     "auth.expired": "The token has expired.",

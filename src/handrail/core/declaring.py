@@ -17,6 +17,8 @@ from handrail.estate.model import Address, Estate, Resource, StoreSettings
 from handrail.estate.shapes import Key, nearest
 from handrail.operations import loading as operations
 from handrail.operations.model import Operation
+from handrail.operations.targets import fitting
+from handrail.plans import notifications as notices
 from handrail.plans import policy as policies
 from handrail.plans.judging import Guard
 
@@ -41,15 +43,18 @@ def load(root: Path, kits: Sequence[Kit], guards: Sequence[Guard]) -> Declared:
     estate = _read(lambda: estates.load(root, kinds), problems)
     found = _read(lambda: operations.load(root), problems)
     policy = _read(lambda: policies.load(root, tuple(guard.name for guard in guards)), problems)
+    told = _read(lambda: notices.load(root), problems)
     if estate is not None:
         problems += checking.errors(estate)
+    if estate is not None and told is not None:
+        problems += notices.errors(told, estate)
     if estate is not None and found is not None:
         for kit in kits:
             found = {operation.name: operation for operation in kit.operations} | found
         problems += operations.errors(found, estate, root)
-    if problems or estate is None or found is None or policy is None:
+    if problems or estate is None or found is None or policy is None or told is None:
         raise DeclarationErrors(sorted(problems, key=_position))
-    return Declared(estate, found, policy)
+    return Declared(estate, found, policy, told)
 
 
 def _read(load_one: Callable[[], T], problems: list[DeclarationError]) -> T | None:
@@ -154,12 +159,7 @@ def without_password(address: str) -> str:
 
 def _only(estate: Estate, operation: Operation) -> Resource:
     on = operation.on
-    found = [
-        resource
-        for resource in estate.stores.values()
-        if (not on.name or resource.name == on.name)
-        and (not on.environment or resource.environment == on.environment)
-    ]
+    found = fitting(operation, estate)
     if len(found) == 1 and (on.name or on.environment or operation.declared):
         return found[0]
     names = [resource.ref for resource in found]

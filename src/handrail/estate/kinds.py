@@ -221,6 +221,10 @@ _STORE_KEYS = {
         ),
         "how it is backed up",
     ),
+    "site": Key(REFERENCE, "where it stands", default=""),
+    "groups": Key(
+        MapOf(NAME_TEXT), "what else it is counted under in waves: `{rack: r3}`", default={}
+    ),
 }
 
 _EXTRA: dict[str, dict[str, Key]] = {
@@ -288,8 +292,11 @@ def _resource(kind: str, keys: Mapping[str, Key]) -> Record:
         summary: str,
         **own: Any,
     ) -> Callable[[str], Resource]:
-        store = _store(**own) if kind == "store" else None
-        settings = {"summary": summary, **own} if store is None else {"summary": summary}
+        settings = {"summary": summary, **own}
+        store = None
+        if kind == "store":
+            settings = {"summary": summary, "site": own.pop("site"), "groups": own.pop("groups")}
+            store = _store(**own)
 
         def named(name: str) -> Resource:
             return Resource(

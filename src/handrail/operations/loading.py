@@ -14,8 +14,9 @@ from handrail.errors import DeclarationError, DeclarationErrors, Place, UsageErr
 from handrail.estate.loading import read_text, yaml_files
 from handrail.estate.model import Estate
 from handrail.estate.shapes import Source, nearest, parse
-from handrail.operations.model import Operation, Parameter, Selector, Undo, Watch
+from handrail.operations.model import Operation, Parameter, Schedule, Selector, Undo, Watch
 from handrail.operations.shapes import OPERATION
+from handrail.operations.targets import fitting, wave_errors
 
 FOLDER = "operations"
 
@@ -66,7 +67,9 @@ def errors(operations: dict[str, Operation], estate: Estate, root: Path) -> list
     found: list[DeclarationError] = []
     for operation in operations.values():
         found += _target_errors(operation, estate)
+        found += wave_errors(operation, estate)
         found += _default_errors(operation)
+        found += _schedule_errors(operation, estate)
         found += _script_errors(operation.argv[0], operation, root)
         if operation.undo.kind == "script":
             found += _script_errors(operation.undo.argv[0], operation, root)
@@ -134,6 +137,44 @@ def _default_errors(operation: Operation) -> Iterator[DeclarationError]:
                 f"`{parameter.default}`",
                 at=operation.place,
             )
+
+
+def _schedule_errors(operation: Operation, estate: Estate) -> Iterator[DeclarationError]:
+    for schedule in operation.schedules:
+        try:
+            if schedule.cron:
+                values(operation, dict(schedule.parameters))
+        except UsageError as error:
+            yield DeclarationError(
+                error.code,
+                f"a schedule of `{operation.name}`: {error.message}",
+                at=schedule.place,
+                hint=error.hint,
+            )
+        if schedule.on and schedule.on not in estate.stores:
+            yield DeclarationError(
+                "estate.unknown-store",
+                f"a schedule of `{operation.name}` is for unknown store `{schedule.on}`",
+                at=schedule.place,
+                hint=nearest(schedule.on, tuple(estate.stores)),
+            )
+        elif schedule.cron and not schedule.on and operation.waves is None:
+            yield from _unchosen(operation, schedule, estate)
+
+
+def _unchosen(
+    operation: Operation, schedule: Schedule, estate: Estate
+) -> Iterator[DeclarationError]:
+    """Yield that nobody will be there to choose a target."""
+    fits = [one.ref for one in fitting(operation, estate)]
+    if len(fits) > 1:
+        yield DeclarationError(
+            "operations.target",
+            f"a schedule of `{operation.name}` fits {len(fits)} stores, and nobody is there to "
+            "choose one",
+            at=schedule.place,
+            hint=f"on: {fits[0]}" if fits else "",
+        )
 
 
 def _script_errors(script: str, operation: Operation, root: Path) -> list[DeclarationError]:

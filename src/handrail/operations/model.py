@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from handrail.errors import Place
 from handrail.estate.model import Check
@@ -71,6 +72,78 @@ class DeclaredEffect:
 
 
 @dataclass(frozen=True)
+class Waves:
+    """How an operation goes over many targets.
+
+    Attributes:
+        sizes: of each wave: a number of targets, a percentage of all (rounded up), or `all` for
+            whatever is left, which is the last.
+        soak_s: how long each wave is left alone before the next one begins: one for all, or one a
+            pause.
+        at_once: targets that are under way at once.
+        at_once_per: the same for each member of a group: `{site: 2}`.
+        failures: failed targets that are borne; one more stops it.
+        failures_per: the same for each member of a group.
+        then: what stopping means: `hold` for a human, or `undo` what was done.
+        first: targets that go first, in this order.
+    """
+
+    sizes: tuple[str, ...] = ("1", "10%", "all")
+    soak_s: tuple[int, ...] = (0,)
+    at_once: int = 10
+    at_once_per: Mapping[str, int] = field(default_factory=dict)
+    failures: int = 0
+    failures_per: Mapping[str, int] = field(default_factory=dict)
+    then: Literal["hold", "undo"] = "hold"
+    first: tuple[str, ...] = ()
+    place: Place | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When an operation begins by itself, and by when it is expected to have succeeded.
+
+    Attributes:
+        name: tells it from the operation's other schedules; empty for the only one.
+        cron: five fields, read in `zone`; empty for an operation that others begin.
+        zone: an IANA name, or UTC.
+        jitter_s: it begins up to so much later: how much is told by operation and time alone.
+        late_s: so long after its time it may still begin.
+        missed: what becomes of a time that could not be kept even so: `skip` it, or make up for
+            all of them `once`.
+        on: the target, where the operation leaves a choice.
+        parameters: as with -p.
+        rehearse: rehearse first, where the newest rehearsal does not count any more.
+        expect_s: at most so long after a success there must be the next one; 0 for any time.
+        by: times of day, or a cron expression, by each of which there must have been a success
+            since the one before; empty for none.
+    """
+
+    place: Place
+    name: str = ""
+    cron: str = ""
+    zone: str = "UTC"
+    jitter_s: int = 0
+    late_s: int = 3600
+    missed: str = "skip"
+    on: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    rehearse: bool = False
+    expect_s: int = 0
+    by: str = ""
+
+    @property
+    def key(self) -> str:
+        """What its records are found by: with another time it is another schedule."""
+        return " ".join(part for part in (self.name, self.cron, self.zone, self.on) if part)
+
+    @property
+    def expects(self) -> bool:
+        """Whether a success is expected by some time."""
+        return bool(self.expect_s or self.by)
+
+
+@dataclass(frozen=True)
 class Operation:
     """A declared change.
 
@@ -88,6 +161,8 @@ class Operation:
         kit: for an operation of an installed package, its module; such files lie outside.
         declared: False for a script that nobody has declared.
         also: other stores that it touches: measured, budgeted, held and undone with the target.
+        schedules: when it begins by itself, and is expected to have succeeded.
+        waves: how it goes over all of its targets; None where it is for one at a time.
     """
 
     name: str
@@ -107,3 +182,5 @@ class Operation:
     kit: str = ""
     declared: bool = True
     also: tuple[str, ...] = ()
+    waves: Waves | None = None
+    schedules: tuple[Schedule, ...] = ()

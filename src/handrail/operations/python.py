@@ -47,9 +47,10 @@ def operation(
     environment: Mapping[str, str] | None = None,
     uses: Sequence[str] = (),
     inherit: Sequence[str] = (),
+    waves: Mapping[str, Any] | None = None,
 ) -> Callable[[F], F]:
     """Mark a function as an operation; the arguments are the keys of `operations/*.yaml`."""
-    del on, undo, watch, effects, timeout, environment, uses, inherit
+    del on, undo, watch, effects, timeout, environment, uses, inherit, waves
 
     def mark(function: F) -> F:
         return function

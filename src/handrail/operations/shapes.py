@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -31,15 +31,24 @@ from handrail.operations.model import (
     DeclaredEffect,
     Operation,
     Parameter,
+    Schedule,
     Selector,
     Undo,
     Watch,
+    Waves,
 )
+from handrail.operations.schedules import SchedulesShape
 
 PARTS = ("url", "host", "port", "user", "password", "database", "path")
 VERBS = ("drop", "truncate", "delete", "update", "alter", "insert", "create")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _IRREVERSIBLE = re.compile(r"irreversible *(:|$)")
+_AT_LEAST_ONE = Text(
+    r"[1-9][0-9]{0,8}",
+    "a whole number from 1",
+    convert=int,
+    number={"type": "integer", "minimum": 1},
+)
 _NOUN = Text(r"[a-z]+ \S.*", "a kind and a name, such as `table sessions`")
 
 
@@ -205,6 +214,82 @@ class _OnShape:
         return {"anyOf": [REFERENCE.schema(), self._mapping.schema() | one]}
 
 
+def _waves(*, soak: tuple[int, ...], **rest: Any) -> Waves:
+    return Waves(soak_s=soak, **rest)
+
+
+class _WavesShape:
+    """How it goes over many targets."""
+
+    mapping = Record(
+        _waves,
+        {
+            "sizes": Key(
+                ListOf(
+                    Text(
+                        r"[1-9][0-9]{0,5}|[1-9][0-9]?(\.[0-9]+)? ?%|0\.[0-9]*[1-9][0-9]* ?%|all",
+                        "a number of targets, a percentage such as `10%`, or `all`",
+                        number={"type": "integer", "minimum": 1},
+                    )
+                ),
+                "how many targets each wave has; the last is `all` that are left",
+                default=Waves.sizes,
+            ),
+            "soak": Key(
+                ListOf(DURATION),
+                "how long a wave is left alone before the next; one for all, or one a pause",
+                default=Waves.soak_s,
+            ),
+            "at-once": Key(_AT_LEAST_ONE, "targets that are under way at once", default=10),
+            "at-once-per": Key(
+                MapOf(_AT_LEAST_ONE), "the same for each member of a group: `{site: 2}`", default={}
+            ),
+            "failures": Key(COUNT, "failed targets that are borne; one more stops it", default=0),
+            "failures-per": Key(
+                MapOf(COUNT), "the same for each member of a group: `{site: 1}`", default={}
+            ),
+            "then": Key(
+                Choice("hold", "undo"),
+                "when it stops: `hold` for a human, or `undo` all that was done",
+                default="hold",
+            ),
+            "first": Key(ListOf(REFERENCE), "targets that go first, in this order", default=()),
+        },
+    )
+
+    def read(self, node: yaml.Node, source: Source) -> Waves | None:
+        found: Waves | None = self.mapping.read(node, source)
+        if found is None:
+            return None
+        for key, said in self._wrong(found):
+            source.problem("operations.waves", said, _at(node, key))
+            return None
+        return found
+
+    @staticmethod
+    def _wrong(found: Waves) -> Iterator[tuple[str, str]]:
+        """Yield each key whose value does not fit the others, and why."""
+        if not found.sizes or found.sizes[-1] != "all":
+            yield "sizes", "the last wave is `all`: else some targets were in none"
+        if "all" in found.sizes[:-1]:
+            yield "sizes", "`all` stands in front of another wave, which would be empty"
+        pauses = len(found.sizes) - 1
+        if len(found.soak_s) not in {1, pauses}:
+            yield "soak", f"{len(found.soak_s)} times for {pauses} pauses between waves"
+        twice = [ref for ref in found.first if found.first.count(ref) > 1]
+        if twice:
+            yield "first", f"`{twice[0]}` stands twice"
+
+    def schema(self) -> dict[str, Any]:
+        return self.mapping.schema()
+
+
+def _at(node: yaml.Node, name: str) -> yaml.Node:
+    """Return the value of a key in a mapping; the mapping where it has none such."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return next((value for key, value in pairs if key.value == name), node)
+
+
 def _parameter(
     *,
     place: Place,
@@ -225,13 +310,21 @@ def _operation(
     on: Selector,
     parameters: Mapping[str, Parameter],
     timeout: int,
+    schedule: tuple[Schedule, ...],
     **rest: Any,
 ) -> Operation:
     named = tuple(
         Parameter(name, p.type, p.default, p.choices, p.summary) for name, p in parameters.items()
     )
     return Operation(
-        name=operation, argv=run, on=on, place=place, parameters=named, timeout_s=timeout, **rest
+        name=operation,
+        argv=run,
+        on=on,
+        place=place,
+        parameters=named,
+        timeout_s=timeout,
+        schedules=schedule,
+        **rest,
     )
 
 
@@ -283,8 +376,12 @@ OPERATION = Record(
         ),
         "uses": Key(ListOf(TEXT), "files and folders it uses besides its own folder", default=()),
         "timeout": Key(DURATION, "when it is ended", default=3600),
+        "waves": Key(_WavesShape(), "how it goes over all of its targets, some at a time"),
         "effects": Key(
             ListOf(_EffectShape()), "the most that it does, where nobody rehearses", default=()
+        ),
+        "schedule": Key(
+            SchedulesShape(), "when it begins by itself, and is expected to succeed", default=()
         ),
     },
 )
