@@ -11,7 +11,8 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from handrail.core import approving, breaking, declaring, observing, records
+from handrail.core import approving, breaking, covering, declaring, observing, records
+from handrail.core.covering import Cover
 from handrail.core.world import Declared, World
 from handrail.errors import RefusedError, WaitingError
 from handrail.estate.model import Resource
@@ -26,12 +27,17 @@ from handrail.plans.planning import draft
 
 @dataclass(frozen=True)
 class Decided:
-    """A judged plan with the declarations that it came from."""
+    """A judged plan with the declarations that it came from.
+
+    Attributes:
+        cover: for a child of a fan-out: whose approvals count in the place of its own.
+    """
 
     plan: Plan
     operation: Operation
     resource: Resource
     declared: Declared
+    cover: Cover | None = None
 
 
 def decide(
@@ -80,18 +86,27 @@ def _words(name: str, on: str | None, parameters: Mapping[str, str]) -> str:
 
 
 def again(
-    world: World, declared: Declared, operation: Operation, resource: Resource, request: Request
+    world: World,
+    declared: Declared,
+    operation: Operation,
+    resource: Resource,
+    request: Request,
+    cover: Cover | None = None,
 ) -> Decided:
     """Plan and judge the same request on the world as it is now."""
     facts, material = observing.observe(world, operation, resource, request)
     policy = declared.policy
     plan = draft(request, operation, resource, declared.estate, policy, material, facts)
     approving.lapse(world, plan.digest, facts.now)
-    approvals = observing.valid_approvals(world, plan, facts.now)
+    approvals = (
+        observing.valid_approvals(world, plan, facts.now)
+        if cover is None
+        else covering.approvals(world, cover, plan, facts.now)
+    )
     plan = replace(plan, facts=replace(facts, approvals=approvals))
     plan = judge(Case(plan, operation, declared.estate, policy), world.guards)
     world.journal.append(records.plan_chain(plan.digest), "planned", _body(plan))
-    return Decided(plan, operation, resource, declared)
+    return Decided(plan, operation, resource, declared, cover)
 
 
 def still(world: World, decided: Decided) -> Plan:
@@ -106,7 +121,11 @@ def still(world: World, decided: Decided) -> Plan:
     was, declared = decided.plan, decided.declared
     material = materials.read(world.root, decided.operation)
     now = time_text(world.clock.now())
-    approvals = observing.still_valid(world, was, now)
+    approvals = (
+        observing.still_valid(world, was, now)
+        if decided.cover is None
+        else covering.approvals(world, decided.cover, was, now)
+    )
     glass = was.facts.glass if breaking.is_told(world, was.facts.glass) else None
     facts = replace(was.facts, now=now, holder="", unfinished=(), approvals=approvals, glass=glass)
     plan = draft(

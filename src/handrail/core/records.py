@@ -1,6 +1,6 @@
 """What the journal holds, by chain, as values: the one place that knows the chains' names.
 
-plans-<digest>              `planned` each time that a plan is made
+plans-<digest>              `planned` each time that a plan is made; `fanned`, of a fan-out
 rehearsal-<key>-<id>        `opened`, steps, `measured`
 proofs-<resource>           `proven` each time that a backup was restored
 approvals-<digest>          `approved`, `used`, `expired`, `withdrawn`
@@ -8,7 +8,8 @@ standing-<subject>          `approved`, `used`, `ended`, `withdrawn`: of more th
 break-glass                 `broken`, `reviewed`
 question-<run>-<name>       `asked`, then one of `answered`, `refused`, `expired`, `over`
 resource-<resource>         `run-begun` and `run-ended`: who changed it, in order
-run-<number>                one run
+run-<number>                one run; of a walk where `opened` says so
+walk-<number>               the marks of a walk, written by its engine alone
 clone-<id>                  `made`, `destroyed`
 """
 
@@ -19,12 +20,14 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from handrail.errors import UsageError
+from handrail.plans.fan_out import FanOut
 from handrail.plans.model import Approval, Plan, Proof, Rehearsal
 from handrail.ports import Journal, Record
 
 T = TypeVar("T")
 _KEY_CHARACTERS = 16
 SHORT = 8
+FANNED = "fanned"
 _ENDS = ("expired", "ended", "withdrawn")
 
 
@@ -59,6 +62,30 @@ def rehearsal_chain(key: str, rehearsal: str) -> str:
 def run_chain(number: int) -> str:
     """Return the chain of a run."""
     return f"run-{number}"
+
+
+def walk_chain(number: int) -> str:
+    """Return the chain of a walk."""
+    return f"walk-{number}"
+
+
+def is_walk(journal: Journal, number: int) -> bool:
+    """Whether that number is of a walk, and not of one run."""
+    return journal.last(walk_chain(number)) is not None
+
+
+def walks(journal: Journal) -> tuple[int, ...]:
+    """Return the numbers of every walk, oldest first."""
+    return tuple(sorted(int(chain.removeprefix("walk-")) for chain in journal.chains("walk-")))
+
+
+def child(journal: Journal, walk: int, target: str) -> tuple[int, int] | None:
+    """Return number and attempt of the newest run of `walk` on `target`; None without one."""
+    for record in reversed(tuple(journal.records(f"resource-{target}"))):
+        said = body(record)
+        if record.kind == "run-begun" and said.get("walk") == walk:
+            return int(said["run"]), int(said["attempt"])
+    return None
 
 
 def unfinished(journal: Journal, *resources: str) -> tuple[int, ...]:
@@ -150,7 +177,28 @@ def find_plan(journal: Journal, prefix: str) -> Plan:
     last = journal.last(chains[0])
     if last is None:
         raise UsageError("plan.unknown", f"no plan begins with `{prefix}`")
-    return decode(body(last), Plan)
+    return _plan(last)
+
+
+def find_fan_out(journal: Journal, prefix: str) -> FanOut | None:
+    """Return the fan-out whose digest begins with `prefix`; None where that is of one target.
+
+    Raises:
+        UsageError: there is neither, or more than one.
+    """
+    return fan_out(journal, find_plan(journal, prefix).digest)
+
+
+def fan_out(journal: Journal, digest: str) -> FanOut | None:
+    """Return the newest record of the fan-out of that digest; None where there is none."""
+    last = journal.last(plan_chain(digest))
+    return decode(body(last), FanOut) if last is not None and last.kind == FANNED else None
+
+
+def _plan(record: Record) -> Plan:
+    """Return the plan that was recorded; of a fan-out the one that stands for all of it."""
+    found = body(record)
+    return decode(found["plan"] if record.kind == FANNED else found, Plan)
 
 
 def plans(journal: Journal) -> Iterator[Plan]:
@@ -158,7 +206,7 @@ def plans(journal: Journal) -> Iterator[Plan]:
     for chain in journal.chains("plans-"):
         last = journal.last(chain)
         if last is not None:
-            yield decode(body(last), Plan)
+            yield _plan(last)
 
 
 def runs(journal: Journal) -> tuple[int, ...]:

@@ -13,14 +13,16 @@ Rules:
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from handrail.core import (
     approving,
     backups,
+    covering,
     deciding,
     guarding,
     holding,
@@ -53,11 +55,33 @@ from handrail.plans.model import Breach, Plan
 from handrail.ports import Connection, Finished, Store
 
 
+@dataclass(frozen=True)
+class OfWalk:
+    """What a run knows of the walk that it is part of: that watches it, and asks nobody.
+
+    Attributes:
+        number: of the walk.
+        attempt: of the walk's step, from 1.
+        is_over: whether the walk lets go of it: its script is ended, as by Ctrl-C.
+    """
+
+    number: int
+    attempt: int
+    is_over: Callable[[], bool]
+
+
 class Run:
     """One run: its records so far, and what comes next. The caller holds the target's lock."""
 
     def __init__(
-        self, world: World, number: int, decided: Decided, talk: Talk, *, choice: str = ""
+        self,
+        world: World,
+        number: int,
+        decided: Decided,
+        talk: Talk,
+        *,
+        choice: str = "",
+        of_walk: OfWalk | None = None,
     ) -> None:
         self._world = world
         self._number = number
@@ -67,6 +91,7 @@ class Run:
         self._chain = self._told.chain
         self._folder = world.state / "runs" / str(number)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._of_walk = of_walk
         self._choice = choice or self._told.body("told").get("choice", "")
         self._store: Store = together.opened(world, decided.resource)
 
@@ -77,6 +102,11 @@ class Run:
     def ended(self) -> str:
         """Return the outcome; empty while there is none, and again while it is being undone."""
         return self._told.outcome
+
+    @property
+    def why(self) -> str:
+        """Why it ended as it did, in one sentence."""
+        return str(self._told.body("ended").get("why", ""))
 
     def tell_resource(self) -> Outcome:
         """Return how this ended run ended, having told the resource, where a crash prevented that.
@@ -91,10 +121,10 @@ class Run:
                 f"run {self._number} has ended: {self.ended()}",
                 hint=f"handrail runs show {self._number}",
             )
-        return self._tell(Outcome(self._number, self.ended(), str(self._told.body("ended")["why"])))
+        return self._tell(Outcome(self._number, self.ended(), self.why))
 
-    def proceed(self) -> Outcome:
-        """Go through the stages that have no record yet."""
+    def proceed(self) -> Outcome | None:
+        """Go through the stages that have no record yet; None where its walk is to watch it."""
         if "undo-begun" in self._told or "undo-asked" in self._told:
             return self.undo(
                 self._told.body("verdict").get("outcome", "undone"),
@@ -138,7 +168,8 @@ class Run:
         try:
             plan = self._check_still_valid()
             if "approved" not in self._told:
-                used = approving.use(self._world, plan, self._chain)
+                use = approving.use if self._decided.cover is None else covering.use
+                used = use(self._world, plan, self._chain)
                 self.note("approved", approvals=used)
             self._back_up()
             self._observe("before")
@@ -234,6 +265,8 @@ class Run:
             folder=self._folder,
             confine=guarding.cage(self._world, self._store, connection, self._chain),
         )
+        if self._of_walk is not None:
+            command = replace(command, is_over=self._of_walk.is_over)
         self.note("step-begun", step=step.id, output=command.output)
         self._talk.begin("run", step.argv[0])
         try:
@@ -300,8 +333,8 @@ class Run:
 
     def _conclude(
         self, finished: Finished | None, effects: tuple[Effect, ...], breaches: tuple[Breach, ...]
-    ) -> Outcome:
-        """Confirm, or undo and say why."""
+    ) -> Outcome | None:
+        """Confirm, or undo and say why; None where its walk is to watch it."""
         if self._choice == "undo":
             why = f"asked for by {self._world.person or 'somebody'} when it was resumed"
             return self.undo("undone", why, effects)
@@ -362,11 +395,13 @@ class Run:
     def _interrupted(self, effects: tuple[Effect, ...]) -> Outcome:
         if not effects:
             return self._end("stopped", "stopped before it had changed anything", effects)
-        choice = self._talk.choose(
-            f"stopped by Ctrl-C; the script has changed {len(effects)} things",
-            {"undo": "put everything back now", "stop": "leave it as it is"},
-            "stop",
-        )
+        choice = "stop"
+        if self._of_walk is None:
+            choice = self._talk.choose(
+                f"stopped by Ctrl-C; the script has changed {len(effects)} things",
+                {"undo": "put everything back now", "stop": "leave it as it is"},
+                "stop",
+            )
         if choice == "undo":
             return self.undo("interrupted", "stopped by Ctrl-C", effects)
         return self._end(
@@ -375,19 +410,15 @@ class Run:
             effects,
         )
 
-    def _watch(self, effects: tuple[Effect, ...]) -> Outcome:
-        decided = self._decided
-        watch = decided.operation.watch
+    def _watch(self, effects: tuple[Effect, ...]) -> Outcome | None:
+        watch = self._decided.operation.watch
         if "watched" not in self._told:
-            found = watching.probes(
-                self._world,
-                decided.operation,
-                decided.resource,
-                decided.declared.estate,
-                self._store,
-                decided.plan.facts.identity,
-            )
-            self.note("watch-begun", checks=[probe.name for probe in found], soak_s=watch.soak_s)
+            found = self._probes()
+            if self._of_walk is None or "watch-begun" not in self._told:
+                names = [probe.name for probe in found]
+                self.note("watch-begun", checks=names, soak_s=watch.soak_s)
+            if self._of_walk is not None:
+                return None
             self._talk.begin("watch", f"{len(found)} checks for {watch.soak_s} s")
             try:
                 seen = watching.watch(
@@ -395,18 +426,58 @@ class Run:
                 )
             except KeyboardInterrupt:
                 return self._interrupted(effects)
-            self.note("watched", ill=seen.ill, rounds=seen.rounds)
-            self._talk.end(
-                "watch",
-                f"{len(found)} checks healthy for {watch.soak_s} s"
-                if not seen.ill
-                else "ill: " + ", ".join(seen.ill[:3]),
-                ok=not seen.ill,
-            )
+            self._note_watched(seen, len(found))
+        return self._end_watched(effects)
+
+    def _probes(self) -> tuple[watching.Probe, ...]:
+        decided = self._decided
+        return watching.probes(
+            self._world,
+            decided.operation,
+            decided.resource,
+            decided.declared.estate,
+            self._store,
+            decided.plan.facts.identity,
+        )
+
+    def _note_watched(self, seen: watching.Seen, count: int) -> None:
+        self.note("watched", ill=seen.ill, rounds=seen.rounds)
+        self._talk.end(
+            "watch",
+            f"{count} checks healthy for {self._decided.operation.watch.soak_s} s"
+            if not seen.ill
+            else "ill: " + ", ".join(seen.ill[:3]),
+            ok=not seen.ill,
+        )
+
+    def _end_watched(self, effects: tuple[Effect, ...]) -> Outcome:
         ill = self._told.body("watched")["ill"]
         if ill:
             return self.undo("undone", "the watch saw it ill: " + ", ".join(ill[:3]), effects)
         return self._end("confirmed", "inside its budget, and healthy", effects)
+
+    @property
+    def is_soaking(self) -> bool:
+        """Whether all is done but its watch."""
+        return "watch-begun" in self._told and self._told.last in {"watch-begun", "health"}
+
+    def look(
+        self, so_far: watching.Rounds, *, is_over: bool
+    ) -> tuple[watching.Rounds, Outcome | None]:
+        """Do one round of the watch; return the rounds, and the outcome once that was the last.
+
+        Args:
+            so_far: the rounds before.
+            is_over: whether the time of the watch has passed.
+        """
+        found = self._probes()
+        so_far = watching.look(found, so_far, self._note_health)
+        seen = so_far.seen(is_over=is_over)
+        if seen is None:
+            return so_far, None
+        self._note_watched(seen, len(found))
+        effects = records.decode(self._told.body("measured")["effects"], tuple[Effect, ...])
+        return so_far, self._end_watched(effects)
 
     def _note_health(self, name: str, healthy: bool, seen: str) -> None:  # noqa: FBT001  the watch's own order
         self.note("health", check=name, healthy=healthy, seen=seen)

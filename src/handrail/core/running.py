@@ -8,13 +8,15 @@ Rules:
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 
 from handrail.core import backups, deciding, records, standing, together
 from handrail.core.deciding import Decided
 from handrail.core.outcome import Outcome
-from handrail.core.run import Run
+from handrail.core.run import OfWalk, Run
+from handrail.core.watching import Rounds
 from handrail.core.world import Talk, World
 from handrail.errors import RefusedError
 
@@ -28,6 +30,26 @@ def begin(
         RefusedError: a guard refuses, the plan is stale, or somebody else holds the target.
         WaitingError: somebody has to act first.
     """
+    return _ended(_begin_run(world, decided, talk, None, opened))
+
+
+def begin_in_walk(world: World, decided: Decided, talk: Talk, of_walk: OfWalk) -> Outcome | None:
+    """Run a judged plan as part of a walk; None when all is done but its watch: see `look`.
+
+    Raises:
+        RefusedError: a guard refuses, the plan is stale, or somebody else holds the target.
+        WaitingError: somebody has to act first.
+    """
+    return _begin_run(world, decided, talk, of_walk, lambda _: None)
+
+
+def _begin_run(
+    world: World,
+    decided: Decided,
+    talk: Talk,
+    of_walk: OfWalk | None,
+    opened: Callable[[int], None],
+) -> Outcome | None:
     plan = decided.plan
     standing.settle(world, plan, runs=True)
     deciding.insist(plan)
@@ -39,12 +61,20 @@ def begin(
             raise _cut_off(open_runs[0], target)
         _forget_old(world, decided)
         number = world.journal.open_run()
-        run = Run(world, number, decided, talk)
-        run.note("opened", plan=plan, person=world.person)
-        _begin(world, decided, number)
+        run = Run(world, number, decided, talk, of_walk=of_walk)
+        walk = {"walk": of_walk.number, "attempt": of_walk.attempt} if of_walk else {}
+        run.note("opened", plan=plan, person=world.person, **walk)
+        _begin(world, decided, number, walk)
         opened(number)
         with _saying_how_to_go_on(talk, number):
             return run.proceed()
+
+
+def _ended(outcome: Outcome | None) -> Outcome:
+    """Return how a run ended that watches itself."""
+    if outcome is None:
+        raise AssertionError("a run of no walk watches itself")
+    return outcome
 
 
 def resume(world: World, number: int, decided: Decided, talk: Talk, *, choice: str = "") -> Outcome:
@@ -62,9 +92,46 @@ def resume(world: World, number: int, decided: Decided, talk: Talk, *, choice: s
         RefusedError: another store answers, or another run has to be resumed first.
         WaitingError: the outcome of a step is unknown and somebody has to say what to do.
     """
+    return _ended(_resume(world, number, decided, talk, choice, None))
+
+
+def resume_in_walk(
+    world: World, number: int, decided: Decided, talk: Talk, of_walk: OfWalk, *, choice: str = ""
+) -> Outcome | None:
+    """Go on with a run of a walk; None when all is done but its watch: see `look`.
+
+    Raises:
+        HandrailError: as `resume`.
+    """
+    return _resume(world, number, decided, talk, choice, of_walk)
+
+
+def look(
+    world: World, number: int, decided: Decided, talk: Talk, so_far: Rounds, *, is_over: bool
+) -> tuple[Rounds, Outcome | None]:
+    """Do one round of the watch of a run of a walk; the outcome is None until it was the last.
+
+    Raises:
+        RefusedError: another process holds the target.
+    """
+    with _held(world, decided, f"watch of run {number}"):
+        run = Run(world, number, decided, talk)
+        if run.ended():
+            return so_far, Outcome(number, run.ended(), run.why)
+        return run.look(so_far, is_over=is_over)
+
+
+def _resume(
+    world: World,
+    number: int,
+    decided: Decided,
+    talk: Talk,
+    choice: str,
+    of_walk: OfWalk | None,
+) -> Outcome | None:
     target = decided.plan.target.resource
     with _held(world, decided, f"resume of run {number}"):
-        run = Run(world, number, decided, talk, choice=choice)
+        run = Run(world, number, decided, talk, choice=choice, of_walk=of_walk)
         if run.ended():
             return run.tell_resource()
         run.refuse_other_target()
@@ -113,11 +180,13 @@ def _open_runs(world: World, decided: Decided) -> tuple[int, ...]:
     return records.unfinished(world.journal, *together.refs(decided.resource))
 
 
-def _begin(world: World, decided: Decided, number: int) -> None:
-    """Let every store know which run changes it. Twice equals once."""
+def _begin(
+    world: World, decided: Decided, number: int, walk: Mapping[str, int] = MappingProxyType({})
+) -> None:
+    """Let every store know which run changes it, and of which walk. Twice equals once."""
     for ref in together.refs(decided.resource):
         if number not in records.unfinished(world.journal, ref):
-            world.journal.append(f"resource-{ref}", "run-begun", {"run": number})
+            world.journal.append(f"resource-{ref}", "run-begun", {"run": number, **walk})
 
 
 def _cut_off(number: int, target: str) -> RefusedError:

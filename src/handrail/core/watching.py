@@ -9,8 +9,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from handrail.core.world import Talk, World
 from handrail.errors import HandrailError
@@ -38,6 +38,24 @@ class Seen:
 
     ill: tuple[str, ...]
     rounds: int
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """A watch so far.
+
+    Attributes:
+        count: how often it looked.
+        bad: bad probes in a row, by name; one that was well is not here.
+    """
+
+    count: int = 0
+    bad: Mapping[str, int] = field(default_factory=dict)
+
+    def seen(self, *, is_over: bool) -> Seen | None:
+        """Return how the watch ended; None while it has not. `is_over`: its time has passed."""
+        stayed = tuple(name for name, count in self.bad.items() if count >= BAD_IN_A_ROW)
+        return Seen(stayed or tuple(self.bad), self.count) if stayed or is_over else None
 
 
 def probes(
@@ -88,24 +106,37 @@ def watch(
         talk: told once a round.
         note: journals a change of health: name, whether healthy, what was seen.
     """
-    bad: dict[str, int] = {}
-    last: dict[str, bool] = {}
+    so_far = Rounds()
     until = world.clock.elapsed_s() + soak_s
-    rounds = 0
     while True:
-        rounds += 1
-        for probe in watched:
-            result = _ask(probe)
-            bad[probe.name] = 0 if result.healthy else bad.get(probe.name, 0) + 1
-            if last.get(probe.name) is not result.healthy:
-                note(probe.name, result.healthy, result.seen)
-                last[probe.name] = result.healthy
+        so_far = look(watched, so_far, note)
         left_s = until - world.clock.elapsed_s()
         talk.progress(max(0, round(soak_s - left_s)), soak_s)
-        stayed = [name for name, count in bad.items() if count >= BAD_IN_A_ROW]
-        if stayed or left_s <= 0:
-            return Seen(tuple(stayed or [name for name, count in bad.items() if count]), rounds)
+        seen = so_far.seen(is_over=left_s <= 0)
+        if seen is not None:
+            return seen
         world.clock.sleep(min(every_s, left_s))
+
+
+def look(
+    watched: Sequence[Probe], before: Rounds, note: Callable[[str, bool, str], None]
+) -> Rounds:
+    """Probe everything once, and return the watch with that round.
+
+    Args:
+        watched: what to probe.
+        before: the rounds so far.
+        note: journals a change of health.
+    """
+    bad: dict[str, int] = {}
+    for probe in watched:
+        result = _ask(probe)
+        was_healthy = probe.name not in before.bad if before.count else None
+        if was_healthy is not result.healthy:
+            note(probe.name, result.healthy, result.seen)
+        if not result.healthy:
+            bad[probe.name] = before.bad.get(probe.name, 0) + 1
+    return Rounds(before.count + 1, bad)
 
 
 def _ask(probe: Probe) -> CheckResult:

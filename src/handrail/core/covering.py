@@ -1,0 +1,80 @@
+"""Covering: one approval over a fan-out counts for each of its children, in one walk.
+
+Rules:
+- What was signed is the fan-out's digest. It counts for a plan that the recorded fan-out of that
+  digest holds, and for no other.
+- An approval is used by one walk, however many children that runs, and however often one goes
+  again. It verifies anew at each: expired, withdrawn or of a person removed, it counts no more.
+- What stands for every plan such as a child's counts as it does without a fan-out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from handrail.core import approving, observing, records, standing
+from handrail.core.world import World
+from handrail.plans.canonical import time_text
+from handrail.plans.fan_out import holds
+from handrail.plans.model import Approval, Plan
+
+
+@dataclass(frozen=True)
+class Cover:
+    """The fan-out whose approvals count for a child, and its walk; 0 before there is one."""
+
+    digest: str
+    walk: int = 0
+
+    @property
+    def chain(self) -> str:
+        """What its approvals are used by."""
+        return records.walk_chain(self.walk) if self.walk else ""
+
+
+def approvals(world: World, cover: Cover, plan: Plan, now: str) -> tuple[Approval, ...]:
+    """Return the approvals that count for `plan`, a child, as if they were over it."""
+    standing_ones = observing.verified(
+        world, standing.covering(world, plan), plan.request.target, now, plan.request.person
+    )
+    given = _given(world, cover)
+    fan_out = records.fan_out(world.journal, cover.digest) if given else None
+    if fan_out is None or not holds(fan_out, plan.digest):
+        return standing_ones
+    name = fan_out.plan.request.target
+    valid = observing.verified(world, given, name, now, plan.request.person)
+    return (*(replace(one, digest=plan.digest) for one in valid), *standing_ones)
+
+
+def claim(world: World, cover: Cover) -> None:
+    """Mark the fan-out's approvals as used by its walk. Twice equals once.
+
+    The caller sees to it that one thread of the walk does so at a time.
+    """
+    chain = f"approvals-{cover.digest}"
+    approving.lapse(world, cover.digest, time_text(world.clock.now()))
+    for approval in records.approvals(world.journal, cover.digest):
+        first = world.journal.single_use(f"approval {approval.id}")
+        used = {"id": approval.id, "run": cover.chain if first else "another"}
+        world.journal.append(chain, "used", used)
+
+
+def use(world: World, plan: Plan, run: str) -> tuple[str, ...]:
+    """Return the ids of a child's approvals; those that stand are counted as used by `run`."""
+    own = tuple(one for one in plan.facts.approvals if one.bounds is not None)
+    approving.use(world, replace(plan, facts=replace(plan.facts, approvals=own)), run)
+    return tuple(one.id for one in plan.facts.approvals)
+
+
+def _given(world: World, cover: Cover) -> tuple[Approval, ...]:
+    """Return the approvals that nobody has used, and those that this walk has."""
+    found: dict[str, Approval] = {}
+    for record in world.journal.records(f"approvals-{cover.digest}"):
+        said = records.body(record)
+        if record.kind == "approved":
+            approval = records.decode(said, Approval)
+            if approval.bounds is None:
+                found[approval.id] = approval
+        elif record.kind != "used" or not cover.walk or said["run"] != cover.chain:
+            found.pop(said["id"], None)
+    return tuple(found.values())
