@@ -17,9 +17,10 @@ from functools import partial
 from bench.turns import Row, Turns, measured, row
 from support import guard_process, redis_server
 
-REQUESTS = 60_000
-# Clients, commands a pipeline, and the least share of the direct rate that is promised.
-SHAPES = ((1, 1, None), (50, 1, 0.45), (50, 16, 0.6))
+REQUESTS = 120_000
+KEYS = 1_000_000
+# Clients, commands a pipeline, keys, and the least share of the direct rate that is promised.
+SHAPES = ((1, 1, 1, None), (50, 1, 1, 0.45), (50, 16, 1, 0.6), (50, 16, KEYS, None))
 
 
 def main() -> list[Row]:
@@ -43,17 +44,20 @@ def _shape(
     targets: Mapping[str, Mapping[str, str]],
     clients: int,
     pipeline: int,
+    keys: int,
     bound: float | None,
 ) -> Row:
-    words = ("-t", "get", "-c", str(clients), "-P", str(pipeline))
-    requests = REQUESTS * (4 if pipeline > 1 else 1) // (3 if clients == 1 else 1)
+    words = ["-t", "get", "-c", str(clients), "-P", str(pipeline)]
+    words += ["-r", str(keys)] if keys > 1 else []
+    requests = REQUESTS * (10 if pipeline > 1 else 1) // (3 if clients == 1 else 1)
     turns: Turns = measured(
         {
             name: partial(_rate, program, parts, *words, "-n", str(requests))
             for name, parts in targets.items()
         }
     )
-    name = f"redis GET, {clients} clients, pipeline of {pipeline} / direct"
+    of_keys = f", {keys:,} keys" if keys > 1 else ""
+    name = f"redis GET, {clients} clients, pipeline of {pipeline}{of_keys} / direct"
     return row(name, turns, "direct", bound, "a second")
 
 
