@@ -120,7 +120,8 @@ def clear(world: World, token: str) -> None:
 
 def _typed(operation: Operation, values: Mapping[str, str]) -> dict[str, object]:
     types = {parameter.name: parameter.type for parameter in operation.parameters}
-    return {name: _value(types[name], text) for name, text in values.items()}
+    # What is no parameter is an answer that was given beforehand: it is asked for.
+    return {name: _value(types[name], text) for name, text in values.items() if name in types}
 
 
 def _value(kind: str, text: str) -> object:

@@ -14,6 +14,7 @@ from handrail.errors import DeclarationError, DeclarationErrors, Place, UsageErr
 from handrail.estate.loading import read_text, yaml_files
 from handrail.estate.model import Estate
 from handrail.estate.shapes import Source, nearest, parse
+from handrail.operations import questions
 from handrail.operations.model import Operation, Parameter, Schedule, Selector, Undo, Watch
 from handrail.operations.shapes import OPERATION
 from handrail.operations.targets import fitting, wave_errors
@@ -69,6 +70,7 @@ def errors(operations: dict[str, Operation], estate: Estate, root: Path) -> list
         found += _target_errors(operation, estate)
         found += wave_errors(operation, estate)
         found += _default_errors(operation)
+        found += questions.errors(operation)
         found += _schedule_errors(operation, estate)
         found += _script_errors(operation.argv[0], operation, root)
         if operation.undo.kind == "script":
@@ -243,12 +245,15 @@ def undeclared(script: str, root: Path, target: str) -> Operation:
 def values(operation: Operation, given: dict[str, str]) -> dict[str, str]:
     """Return every parameter's value as text: what was given, else its default.
 
+    And the answers that were given beforehand: those questions are not asked.
+
     Raises:
         UsageError: unknown, missing, or of another type.
     """
     known = {parameter.name: parameter for parameter in operation.parameters}
+    asked = {question.name: question for question in operation.questions if question.name in given}
     for name in given:
-        if name not in known:
+        if name not in known and name not in asked:
             raise UsageError(
                 "operations.parameter",
                 f"operation `{operation.name}` has no parameter `{name}`",
@@ -266,6 +271,8 @@ def values(operation: Operation, given: dict[str, str]) -> dict[str, str]:
                 hint=f"-p {name}=...",
             )
         found[name] = _typed(parameter, value, operation)
+    for name, question in asked.items():
+        found[name] = questions.insist(question, given[name], operation.place)
     return found
 
 

@@ -27,6 +27,28 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Question:
+    """What a script may ask people while it runs.
+
+    Attributes:
+        type: `text`, `int`, `bool` or `choice`.
+        text: as people read it.
+        choices: for `choice`, the words.
+        expires_s: how long it waits for an answer.
+        default: what a rehearsal answers; None where only a given answer can.
+        by: group whose members may answer; empty for anybody in `allowed_signers`.
+    """
+
+    name: str
+    type: str
+    text: str
+    choices: tuple[str, ...] = ()
+    expires_s: int = 86400
+    default: str | None = None
+    by: str = ""
+
+
+@dataclass(frozen=True)
 class Undo:
     """How a step is undone: `restore` (the backup), `script`, or `irreversible` with its reason."""
 
@@ -160,6 +182,7 @@ class Operation:
         function: for a Python operation, the function in `argv[0]`.
         kit: for an operation of an installed package, its module; such files lie outside.
         declared: False for a script that nobody has declared.
+        questions: what its script may ask while it runs.
         also: other stores that it touches: measured, budgeted, held and undone with the target.
         schedules: when it begins by itself, and is expected to have succeeded.
         waves: how it goes over all of its targets; None where it is for one at a time.
@@ -181,6 +204,7 @@ class Operation:
     function: str = ""
     kit: str = ""
     declared: bool = True
+    questions: tuple[Question, ...] = ()
     also: tuple[str, ...] = ()
     waves: Waves | None = None
     schedules: tuple[Schedule, ...] = ()

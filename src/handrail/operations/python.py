@@ -47,10 +47,11 @@ def operation(
     environment: Mapping[str, str] | None = None,
     uses: Sequence[str] = (),
     inherit: Sequence[str] = (),
+    questions: Mapping[str, Mapping[str, Any]] | None = None,
     waves: Mapping[str, Any] | None = None,
 ) -> Callable[[F], F]:
     """Mark a function as an operation; the arguments are the keys of `operations/*.yaml`."""
-    del on, undo, watch, effects, timeout, environment, uses, inherit, waves
+    del on, undo, watch, effects, timeout, environment, uses, inherit, waves, questions
 
     def mark(function: F) -> F:
         return function

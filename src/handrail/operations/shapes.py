@@ -27,10 +27,12 @@ from handrail.estate.shapes import (
     Source,
     Text,
 )
+from handrail.operations import questions as asked
 from handrail.operations.model import (
     DeclaredEffect,
     Operation,
     Parameter,
+    Question,
     Schedule,
     Selector,
     Undo,
@@ -311,6 +313,7 @@ def _operation(
     parameters: Mapping[str, Parameter],
     timeout: int,
     schedule: tuple[Schedule, ...],
+    questions: Mapping[str, Question],
     **rest: Any,
 ) -> Operation:
     named = tuple(
@@ -324,6 +327,7 @@ def _operation(
         parameters=named,
         timeout_s=timeout,
         schedules=schedule,
+        questions=asked.named(questions),
         **rest,
     )
 
@@ -364,6 +368,7 @@ OPERATION = Record(
             default=Watch(),
         ),
         "parameters": Key(MapOf(PARAMETER), "what may be given with -p", default={}),
+        "questions": Key(asked.QUESTIONS, "what the script may ask while it runs", default={}),
         "environment": Key(
             MapOf(_PartShape(), _VARIABLE),
             "variables that the script reads its connection from",

@@ -306,6 +306,7 @@ def _declared(
 ) -> dict[str, object]:
     """Return what is declared of an operation and is not its script, for a digest."""
     return {
+        **({"questions": plain(operation.questions)} if operation.questions else {}),
         "steps": plain(steps),
         "environment": dict(operation.environment),
         "inherit": list(operation.inherit),
