@@ -167,6 +167,7 @@ CODES: dict[str, str] = {
     "operations.script-not-executable": "An operation's script may not be executed.",
     "operations.material-too-large": "A script's folder is too large to be made part of a plan.",
     "operations.parameter": "A parameter is unknown, missing or of another type than declared.",
+    "operations.node": "An operation cannot run on the node that it names.",
     "operations.target": "The target is missing, ambiguous, or not one the operation is for.",
     "operations.question": "A question of an operation cannot be asked as it is declared.",
     "operations.waves": "The waves of an operation do not fit together, or not its targets.",
@@ -203,6 +204,11 @@ CODES: dict[str, str] = {
     # Scripts
     "script.start": "The script could not be started.",
     "script.confine": "The script must be confined, and this machine cannot.",
+    "node.unreachable": "A node does not answer, or the connection to it was cut.",
+    "node.host-key": "A node is not the one that was declared, or declares no host key.",
+    "node.denied": "A node lets nobody in with the keys at hand.",
+    "node.unfit": "A node, or what is to run there, lacks what a script needs.",
+    "node.lost": "A node went away while a script ran there; it is looked for again.",
     "rehearsal.failed": "The rehearsal ended before it had measured anything.",
     "rehearsal.touched-target": "The real store changed while the rehearsal ran.",
     # Approving

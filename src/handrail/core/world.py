@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from handrail.errors import NotifyError
+from handrail.plans.notice import Notifications
+
 if TYPE_CHECKING:
     from handrail.estate.model import Estate, Resource
     from handrail.estate.shapes import Key
     from handrail.operations.model import Operation
     from handrail.plans.holding import Event, Limits
     from handrail.plans.judging import Guard
+    from handrail.plans.notice import Destination
     from handrail.plans.policy import Policy
     from handrail.ports import (
         Checks,
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
         Journal,
         Keys,
         Locks,
+        Notifier,
         Processes,
         Repository,
         Sealer,
@@ -73,6 +78,12 @@ class Declared:
     estate: Estate
     operations: Mapping[str, Operation]
     policy: Policy
+    notifications: Notifications = field(default_factory=Notifications)
+
+
+def no_notifier(destination: Destination) -> Notifier:
+    """Refuse: here nobody outside is told anything."""
+    raise NotifyError("notify.failed", f"nothing here can tell `{destination.name}`")
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,8 @@ class World:
             of events.
         watch_clone: while it is held, an independent process stands by to destroy the clone in
             that directory when this process dies, or after so many seconds.
+        open_notifier: returns what tells a destination; NotifyError where it cannot be reached by
+            what is set here.
     """
 
     root: Path
@@ -112,6 +125,7 @@ class World:
         [Store, Limits, Path, Path, Callable[[Event], None]], AbstractContextManager[StoreGuard]
     ]
     watch_clone: Callable[[Path, int], AbstractContextManager[None]]
+    open_notifier: Callable[[Destination], Notifier] = no_notifier
 
     @property
     def allowed_signers(self) -> Path:

@@ -1,0 +1,285 @@
+"""Noticing: what the journal has that people outside are told of.
+
+Rules:
+- Told from the journal alone, behind what happened: no run waits for it, and none can fail by it.
+- The chain of chains says what was opened and what has ended; what hangs open is looked at itself.
+- What happened gives the same notice, with the same id, whoever looks and how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from handrail.core import records
+from handrail.core.world import Declared, World
+from handrail.plans.chain import ANCHORS, CLOSED, OPENED
+from handrail.plans.notice import KINDS, Notice, notice_id
+from handrail.ports import Record
+
+BREAK_GLASS = "break-glass"
+# Who asks for what a schedule begins: nobody's name, so anybody may approve it.
+SCHEDULE = "schedule"
+# A run whose last record is younger may be just beginning, or just being taken up.
+_YOUNG = timedelta(minutes=1)
+_OF_PEOPLE = frozenset({"second-person", "typed-name", "avoidable"})
+_ENDED = {
+    "confirmed": ("confirmed", "is confirmed"),
+    "over-budget": ("over-budget", "was stopped by its budget"),
+    "undone": ("failed", "was undone"),
+    "failed": ("failed", "failed"),
+    "stopped": ("failed", "was stopped"),
+    "interrupted": ("failed", "was stopped, and undone"),
+    "refused": ("failed", "was refused when it began"),
+}
+_Cursor = Mapping[str, int]
+
+
+def make(declared: Declared, key: tuple[object, ...], kind: str, **said: Any) -> Notice:
+    """Return a notice of a kind; `key` is what it tells of, and gives its id."""
+    notice = Notice(id=notice_id(kind, *key), kind=kind, severity=KINDS[kind][0], **said)
+    found = declared.estate.resources.get(notice.resource.partition("+")[0])
+    notice = replace(notice, environment=found.environment if found else "")
+    return replace(notice, link=declared.notifications.page(notice))
+
+
+def present(world: World) -> _Cursor:
+    """Return the place in the journal behind everything that is there now."""
+    return {chain: _length(world, chain) for chain in (ANCHORS, BREAK_GLASS)}
+
+
+def since(world: World, declared: Declared, seen: _Cursor) -> tuple[tuple[Notice, ...], _Cursor]:
+    """Return what happened beyond a place in the journal, and the place that was come to."""
+    found: list[Notice] = []
+    reached = dict(seen)
+    for record in world.journal.records(ANCHORS, seen.get(ANCHORS, 0)):
+        found += _of_anchor(world, declared, record)
+        reached[ANCHORS] = record.sequence
+    for record in world.journal.records(BREAK_GLASS, seen.get(BREAK_GLASS, 0)):
+        found += _of_broken_glass(declared, record)
+        reached[BREAK_GLASS] = record.sequence
+    return tuple(found), reached
+
+
+def hanging(world: World, declared: Declared) -> Iterator[Notice]:
+    """Yield a notice for each run that waits for a human, or was cut off."""
+    for chain in world.journal.open_chains("run-"):
+        last = world.journal.last(chain)
+        if last is not None:
+            yield from _of_open_run(world, declared, chain, last)
+    for chain in world.journal.open_chains("walk-"):
+        last = world.journal.last(chain)
+        if last is not None and last.kind in {"held", "asked"}:
+            yield _of_open_walk(world, declared, chain, last)
+
+
+def _length(world: World, chain: str) -> int:
+    last = world.journal.last(chain)
+    return last.sequence if last else 0
+
+
+def _of_anchor(world: World, declared: Declared, anchor: Record) -> Iterator[Notice]:
+    chain = str(records.body(anchor)["chain"])
+    kind, _, name = chain.partition("-")
+    tell = _TOLD.get((anchor.kind, kind))
+    if tell is not None and name:
+        yield from tell(world, declared, chain)
+
+
+def _of_ended_run(world: World, declared: Declared, chain: str) -> Iterator[Notice]:
+    last = world.journal.last(chain)
+    if last is None or last.kind != "ended":
+        return
+    body = records.body(last)
+    kind, said = _ENDED.get(str(body["outcome"]), ("failed", f"ended: {body['outcome']}"))
+    number, request = _request(world, chain)
+    yield make(
+        declared,
+        (chain, last.sequence),
+        kind,
+        title=f"run {number} {said}: {_what(request)}",
+        text=str(body.get("why", "")),
+        time=last.time,
+        next=f"handrail runs show {number}",
+        **_of(number, request),
+    )
+
+
+def _of_ended_walk(world: World, declared: Declared, chain: str) -> Iterator[Notice]:
+    last = world.journal.last(chain)
+    if last is None or last.kind != "ended":
+        return
+    body = _mark_body(last)
+    outcome = str(body.get("outcome", ""))
+    kind = "confirmed" if outcome == "done" else "failed"
+    number, walk = _walk(world, chain)
+    yield make(
+        declared,
+        (chain, last.sequence),
+        kind,
+        title=f"run {number} is {outcome or 'over'}: {walk.get('title', '?')}",
+        text=str(body.get("why", "")),
+        time=last.time,
+        run=number,
+        person=str(walk.get("person", "")),
+        next=f"handrail runs show {number}",
+    )
+
+
+def _of_plan(world: World, declared: Declared, chain: str) -> Iterator[Notice]:
+    """A plan that nothing but another person's word is missing for."""
+    first = next(world.journal.records(chain), None)
+    if first is None:
+        return
+    body = records.body(first)
+    asked = [d for d in body["decisions"] if d["binding"] and d["verdict"] != "allow"]
+    if not asked or not all(d["guard"] in _OF_PEOPLE and d["verdict"] == "require" for d in asked):
+        return
+    request = body["request"]
+    if request["person"] == SCHEDULE:
+        return  # a schedule tells it itself, each time
+    digest = str(body["digest"])
+    yield make(
+        declared,
+        ("plan", digest),
+        "waiting",
+        title=f"{request['operation']} on {request['target']} waits for an approval",
+        text=f"risk {body['risk']}; asked for by {request['person'] or 'somebody'}"
+        + (f": {request['because']}" if request["because"] else "")
+        + f"; needed: {asked[0]['because']}",
+        time=first.time,
+        next=f"handrail approve {records.short(digest)}",
+        **_of(0, request),
+    )
+
+
+def _of_held_statement(world: World, declared: Declared, chain: str) -> Iterator[Notice]:
+    first = next(world.journal.records(chain), None)
+    if first is None or first.kind != "held":
+        return
+    held = records.body(first)
+    number = str(held["chain"]).partition("-")[2]
+    yield make(
+        declared,
+        (chain,),
+        "waiting",
+        title=f"a statement on {held['resource']} waits for another person",
+        text=f"{held['why']}: {held['statement']}",
+        time=first.time,
+        run=int(number) if number.isdigit() else 0,
+        resource=str(held["resource"]),
+        person=str(held["person"]),
+        next=f"handrail release {held['id']}",
+    )
+
+
+def _of_broken_glass(declared: Declared, record: Record) -> Iterator[Notice]:
+    body = records.body(record)
+    if record.kind in {"reviewed", "used"}:
+        return
+    number = body.get("run", 0)
+    yield make(
+        declared,
+        (BREAK_GLASS, record.sequence),
+        "break-glass",
+        title=f"{body.get('person') or 'somebody'} broke the glass: "
+        f"{body.get('operation', '?')} on {body.get('target') or body.get('resource') or '?'}",
+        text=str(body.get("because") or body.get("why") or ""),
+        time=record.time,
+        operation=str(body.get("operation", "")),
+        run=number if isinstance(number, int) else 0,
+        resource=str(body.get("target") or body.get("resource") or ""),
+        person=str(body.get("person", "")),
+        next=f"handrail review {number}" if number else "",
+    )
+
+
+def _of_open_run(world: World, declared: Declared, chain: str, last: Record) -> Iterator[Notice]:
+    said = {
+        "held": "is held: it did more than in rehearsal, or somebody else did",
+        "outcome-unknown": "was cut off while its script ran, and nobody knows how far it came",
+    }.get(last.kind, "")
+    number, request = _request(world, chain)
+    if not said and _is_cut_off(world, last, str(request.get("target", ""))):
+        said = "was cut off"
+    if not said:
+        return
+    yield make(
+        declared,
+        (chain, last.sequence),
+        "waiting",
+        title=f"run {number} {said.partition(':')[0]}: {_what(request)}",
+        text=f"run {number} {said}; until somebody says how it goes on, nothing else runs there",
+        time=last.time,
+        next=f"handrail resume {number}",
+        **_of(number, request),
+    )
+
+
+def _is_cut_off(world: World, last: Record, target: str) -> bool:
+    if last.kind == "ended" or not target:
+        return False
+    age = world.clock.now() - datetime.fromisoformat(last.time)
+    return age > _YOUNG and world.locks.holder(target) is None
+
+
+def _of_open_walk(world: World, declared: Declared, chain: str, last: Record) -> Notice:
+    number, walk = _walk(world, chain)
+    body = _mark_body(last)
+    said = "asks a question" if last.kind == "asked" else "is held"
+    why = body.get("why") or body.get("text") or body.get("question") or ""
+    return make(
+        declared,
+        (chain, last.sequence),
+        "waiting",
+        title=f"run {number} {said}: {walk.get('title', '?')}",
+        text=str(why) or f"run {number} waits for a human",
+        time=last.time,
+        run=number,
+        person=str(walk.get("person", "")),
+        next=f"handrail runs show {number}",
+    )
+
+
+def _request(world: World, chain: str) -> tuple[int, dict[str, Any]]:
+    number = int(chain.partition("-")[2])
+    first = next(world.journal.records(chain), None)
+    body = records.body(first) if first is not None and first.kind == "opened" else {}
+    return number, dict(body.get("plan", {}).get("request", {}))
+
+
+def _what(request: Mapping[str, Any]) -> str:
+    return f"{request.get('operation', '?')} on {request.get('target', '?')}"
+
+
+def _walk(world: World, chain: str) -> tuple[int, dict[str, Any]]:
+    number = int(chain.partition("-")[2])
+    first = next(world.journal.records(chain), None)
+    body = _mark_body(first) if first is not None else {}
+    return number, dict(body.get("walk", body))
+
+
+def _mark_body(record: Record) -> dict[str, Any]:
+    """Return the body of a walk's mark; it may stand inside the record's own."""
+    body = records.body(record)
+    inner = body.get("body")
+    return {**body, **inner} if isinstance(inner, dict) else body
+
+
+def _of(number: int, request: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "operation": str(request.get("operation", "")),
+        "run": number,
+        "resource": str(request.get("target", "")),
+        "person": str(request.get("person", "")),
+    }
+
+
+_TOLD: Mapping[tuple[str, str], Callable[[World, Declared, str], Iterator[Notice]]] = {
+    (CLOSED, "run"): _of_ended_run,
+    (CLOSED, "walk"): _of_ended_walk,
+    (OPENED, "plans"): _of_plan,
+    (OPENED, "hold"): _of_held_statement,
+}
