@@ -181,6 +181,22 @@ def _never() -> bool:
     return False
 
 
+OUTPUT_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A socket here that a script elsewhere reaches by a port there.
+
+    Attributes:
+        mark: stands for that port in the script's environment until it is known.
+    """
+
+    mark: str
+    host: str
+    port: int
+
+
 @dataclass(frozen=True)
 class Command:
     """A process to run.
@@ -200,6 +216,9 @@ class Command:
             nothing is kept in `output`.
         is_over: asked again and again, from any thread: once it is true, the program is ended as by
             Ctrl-C, and `Finished.ended` is `interrupted`.
+        files: for a node: what is taken there, by name below `cwd`, with its SHA-256 and `+x`
+            where it may be executed. Its environment is then without what the node itself says.
+        forwards: for a node: the sockets of this machine that the script reaches from there.
     """
 
     argv: tuple[str, ...]
@@ -207,12 +226,14 @@ class Command:
     environment: Mapping[str, str]
     timeout_s: float
     output: Path
-    output_limit_bytes: int = 64 * 1024 * 1024
+    output_limit_bytes: int = OUTPUT_LIMIT_BYTES
     reserve_bytes: int = 256 * 1024 * 1024
     confine: Confine | None = None
     watched: Path | None = None
     inherits: bool = False
     is_over: Callable[[], bool] = _never
+    files: tuple[tuple[str, str], ...] = ()
+    forwards: tuple[Forward, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -265,7 +286,14 @@ class Finished:
 
 
 class Processes(Protocol):
-    """Runs a team's own programs."""
+    """Runs a team's own programs, on this machine or on a node."""
+
+    def ready(self) -> None:
+        """Raise where nothing can be run at all. Changes nothing.
+
+        Raises:
+            ScriptError: the node is away, is another one, or lets nobody in.
+        """
 
     def run(
         self, command: Command, started: Callable[[int], None], output: Callable[[bytes], None]
@@ -279,7 +307,39 @@ class Processes(Protocol):
 
         Raises:
             ScriptError: it could not be started (missing, not executable, no interpreter).
+            WaitingError: the node that it runs on does not answer any more: look again later.
             KeyboardInterrupt: passed on after the process and its children have ended.
+        """
+
+    def collect(
+        self, token: str, kept: Path, timeout_s: float, output: Callable[[bytes], None]
+    ) -> Finished | None:
+        """Return how a script ended whose starter was killed, waiting for that if it still runs.
+
+        For recovery: where the script was kept by somebody else, as on a node.
+
+        Args:
+            token: `HANDRAIL_RUN` of the script.
+            kept: file of its output, made anew.
+            timeout_s: its own.
+            output: called with each piece of output as it comes.
+
+        Returns:
+            None where nobody knows.
+
+        Raises:
+            ScriptError: the node is away: look again later.
+            WaitingError: it went away meanwhile.
+        """
+
+    def forget(self, tokens: Sequence[str]) -> tuple[str, ...]:
+        """Remove what is kept of scripts whose results are safe; end what is left of them.
+
+        Returns:
+            The names of what was left.
+
+        Raises:
+            ScriptError: the node is away.
         """
 
     def can_confine(self) -> str:

@@ -8,11 +8,11 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from handrail.errors import ScriptError
+from handrail.errors import HandrailError, ScriptError
 from handrail.ports import Command, Finished
 
 PID = 4242
@@ -39,12 +39,18 @@ class FakeProcesses:
         unconfinable: what `can_confine` answers; empty to pretend that scripts are confined.
         leftovers: token to the names that `end_leftovers` finds, once.
         runs: every command that was run, in order.
+        away: raised where a node would have to answer; None where it does.
+        collected: token to how a script ended that somebody kept, once.
+        forgotten: tokens that `forget` was asked for, in order.
     """
 
     programs: Mapping[str, Program]
     unconfinable: str = ""
     leftovers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     runs: list[Command] = field(default_factory=list)
+    away: HandrailError | None = None
+    collected: dict[str, Finished] = field(default_factory=dict)
+    forgotten: list[str] = field(default_factory=list)
 
     def run(
         self, command: Command, started: Callable[[int], None], output: Callable[[bytes], None]
@@ -64,6 +70,25 @@ class FakeProcesses:
         finally:
             _keep(command, b"".join(printed))
         return self._finished(command, result, sum(map(len, printed)))
+
+    def ready(self) -> None:
+        """Raise what `away` is, if anything."""
+        if self.away is not None:
+            raise self.away
+
+    def collect(
+        self, token: str, kept: Path, timeout_s: float, output: Callable[[bytes], None]
+    ) -> Finished | None:
+        """Return what is in `collected` for that run, once."""
+        del kept, timeout_s, output
+        self.ready()
+        return self.collected.pop(token, None)
+
+    def forget(self, tokens: Sequence[str]) -> tuple[str, ...]:
+        """Note that it was asked."""
+        self.ready()
+        self.forgotten += tokens
+        return ()
 
     def can_confine(self) -> str:
         """Return `unconfinable`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +65,21 @@ class LocalProcesses:
         if outcome.failure is not None:
             raise not_started(Path(command.argv[0]), *outcome.failure)
         return _finished(outcome, kept, reason if command.confine is not None else "not asked")
+
+    def ready(self) -> None:
+        """Do nothing: this machine is here."""
+
+    def collect(
+        self, token: str, kept: Path, timeout_s: float, output: Callable[[bytes], None]
+    ) -> Finished | None:
+        """Return None: here nobody keeps a script but who started it."""
+        del token, kept, timeout_s, output
+        return None  # noqa: RET501  it is an answer
+
+    def forget(self, tokens: Sequence[str]) -> tuple[str, ...]:
+        """Do nothing: what is kept here is the caller's."""
+        del tokens
+        return ()
 
     def can_confine(self) -> str:
         """Return why this machine cannot confine a script, in one sentence; empty when it can."""
