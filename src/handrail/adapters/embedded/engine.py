@@ -1,0 +1,281 @@
+"""`ports.Engine` in this process: what other threads call; the work is done in `loop.py`."""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+from handrail.adapters.embedded.driven import Driven, follow, load
+from handrail.adapters.embedded.loop import Loop, News, Ports
+from handrail.errors import FencedError, RefusedError
+from handrail.plans.canonical import encode_plain, plain
+from handrail.plans.hearing import heard, refusal
+from handrail.plans.moving import show
+from handrail.plans.standing import Course, Standing
+from handrail.plans.walk import Mark, Signal, Walk
+from handrail.plans.walk_records import (
+    SIGNALS,
+    check,
+    mark_body,
+    opened_mark,
+    read_mark,
+    read_signal,
+    request_chain,
+    run_of,
+    walk_chain,
+)
+from handrail.plans.walking import opened, step
+from handrail.ports import Act, Clock, Entry, Ids, Journal, Locks, Record
+
+LARGEST_WORD_BYTES = 64 * 1024
+_TAIL_S = 1.0
+# A run whose last record is one of these waits: those that do not are taken up first.
+_WAITING = frozenset({"opened", "held", "soaking", "later", "asked", "signal"})
+
+
+class EmbeddedEngine:
+    """An engine of this process over a journal."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        ids: Ids,
+        locks: Locks,
+        acts: Mapping[str, Act],
+        *,
+        say: Callable[[str], None] | None = None,
+        most_at_once: int = 64,
+    ) -> None:
+        """Begin with no run and no thread; `recover` takes up what there is.
+
+        Args:
+            journal: where everything stands.
+            clock: when something waits.
+            ids: names this engine, and words that have no id.
+            locks: held on a run while its steps act.
+            acts: by name: what steps are done by.
+            say: told what people ought to know; stderr, where nothing is given.
+            most_at_once: steps that act at once in this process, over all runs.
+        """
+        self._journal, self._clock, self._ids = journal, clock, ids
+        ports = Ports(journal, clock, ids, locks, acts, say or _say)
+        self._loop = Loop(ports, most_at_once)
+
+    def submit(self, walk: Walk, request_id: str) -> int:
+        """Record `walk` as a run; see `ports.Engine`.
+
+        Raises:
+            UsageError: the walk is not sound.
+        """
+        check(walk)
+        chain = request_chain(request_id)
+        known = self._journal.last(chain) if request_id else None
+        if known is not None:
+            return _run_in(known)
+        last_word = self._journal.last(SIGNALS)
+        mark = opened_mark(walk, last_word.sequence if last_word else 0)
+        run = self._journal.open_run()
+        entries = [Entry(walk_chain(run), mark.kind, mark_body(mark), "new")]
+        if request_id:
+            entries.append(Entry(chain, "submitted", {"run": run}, "new"))
+        try:
+            record = self._journal.write(entries)[0]
+        except FencedError:
+            known = self._journal.last(chain)
+            if known is None:
+                raise
+            return _run_in(known)
+        driven = Driven(run, opened(walk), record.hash, record.sequence, mark.body["heard"])  # type: ignore[arg-type]  # a number: it was put in above
+        driven.course = step(driven.course, Mark("opened", "", record.time))
+        driven.offset_s = self._clock.now().timestamp() - self._clock.elapsed_s()
+        if not self._loop.is_closing:
+            self._loop.ask(partial(self._loop.take, driven))
+        return run
+
+    def signal(self, run: int, signal: Signal) -> bool:
+        """Record a word to a run; see `ports.Engine`."""
+        walk = load(self._journal, self._clock, run)
+        course = self._course_with_words(walk)
+        if signal.id in course.heard:
+            return False
+        why = refusal(course, signal)
+        if not why and len(encode_plain(plain(signal))) > LARGEST_WORD_BYTES:
+            why = f"it is longer than {LARGEST_WORD_BYTES:,} bytes"
+        if why:
+            raise RefusedError(
+                "walk.word",
+                f"`{signal.name}` to run {run}: {why}",
+                hint=f"handrail runs show {run}",
+            )
+        self._journal.append(SIGNALS, "signal", {"run": run, "signal": plain(signal)})
+        if course.outcome:
+            self._loop.ask(partial(self._loop.take_all, [run], walk.heard))
+        self._loop.ask(self._loop.hear_now)
+        return True
+
+    def cancel(self, run: int, person: str, why: str) -> None:
+        """Let nothing new begin, end what runs, and hold; see `ports.Engine`."""
+        walk = load(self._journal, self._clock, run)
+        course = self._course_with_words(walk)
+        digest = course.layout.walk.digest
+        signal = Signal(self._ids.new(), "cancel", person, digest, {"why": why})
+        if not refusal(course, signal):
+            self.signal(run, signal)
+
+    def load(self, run: int) -> Standing:
+        """Return where a run stands; see `ports.Engine`."""
+        return show(load(self._journal, self._clock, run).course, self._clock.now())
+
+    def list(self, *, ended: bool = False) -> Iterator[tuple[int, Standing]]:
+        """Yield the open runs, or those that have ended; see `ports.Engine`."""
+        chains = self._journal.open_chains(walk_chain(0)[:-1])
+        if ended:
+            still = frozenset(chains)
+            every = self._journal.chains(walk_chain(0)[:-1])
+            chains = tuple(chain for chain in every if chain not in still)
+        for run in sorted(run_of(chain) for chain in chains):
+            yield run, self.load(run)
+
+    def recover(self) -> int:
+        """Take up every open run that no living engine has; see `ports.Engine`.
+
+        Those that were cut off come first. Counts what it has to look at: what another process
+        acts on is left to that.
+        """
+        runs = sorted(run_of(chain) for chain in self._journal.open_chains(walk_chain(0)[:-1]))
+        if not runs:
+            return 0
+        heard_from = self._heard_before(runs[0])
+        last = {run: self._journal.last(walk_chain(run)) for run in runs}
+        runs.sort(key=lambda run: _is_waiting(last[run]))
+        taken: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+        def take() -> None:
+            fresh = [run for run in runs if not self._loop.has(run)]
+            self._loop.take_all(fresh, heard_from)
+            taken.put(len(fresh))
+
+        self._loop.ask(take)
+        return taken.get()
+
+    def look(self) -> None:
+        """Look at every timer and for every word now: a clock may have been set."""
+        self._loop.ask(self._loop.look)
+
+    def follow(
+        self, run: int, told: Callable[[Mark], None], timeout_s: float | None = None
+    ) -> Standing:
+        """Return where a run stands once it ended, waits for a human, or time is up.
+
+        See `ports.Engine`. Ctrl-C cancels a run that has begun, and is passed on once what acted
+        is recorded; a second one is passed on at once.
+        """
+        until_s = None if timeout_s is None else self._clock.elapsed_s() + timeout_s
+        try:
+            return self._follow(run, told, until_s)
+        except KeyboardInterrupt:
+            if self.load(run).state not in {"waiting", "held", "ended"}:
+                self.cancel(run, self.load(run).walk.person, "Ctrl-C")
+                self._follow(run, told, None)
+            raise
+
+    def close(self) -> None:
+        """Let running steps end, begin none, and return once all is recorded."""
+        self._loop.close()
+
+    def _follow(self, run: int, told: Callable[[Mark], None], until_s: float | None) -> Standing:
+        walk = load(self._journal, self._clock, run)
+        if walk.course.outcome and not self._is_word_open(walk):
+            return show(walk.course, self._clock.now())
+        while True:
+            found = self._drive(run, walk.heard, told, until_s) or self._tail(run, told, until_s)
+            if found is not None:
+                return found
+
+    def _drive(
+        self, run: int, heard_from: int, told: Callable[[Mark], None], until_s: float | None
+    ) -> Standing | None:
+        """Take a run up here and follow it; None where another process has it."""
+        inbox: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self._loop.ask(partial(self._loop.take_all, [run], heard_from))
+        self._loop.ask(partial(self._loop.subscribe, run, inbox.put))
+        try:
+            while True:
+                news = inbox.get(timeout=self._left_s(until_s))
+                for mark in news.marks:
+                    told(mark)
+                if news.course is None:
+                    return None
+                if news.is_quiet and self._is_still(news.course):
+                    return show(news.course, self._clock.now())
+        except queue.Empty:
+            return self.load(run)
+        finally:
+            if self._loop.broken is None:
+                self._loop.ask(partial(self._loop.unsubscribe, run, inbox.put))
+
+    def _tail(
+        self, run: int, told: Callable[[Mark], None], until_s: float | None
+    ) -> Standing | None:
+        """Follow a run that another engine drives; None once it has said nothing for a while."""
+        walk = load(self._journal, self._clock, run)
+        while not self._is_still(walk.course):
+            left_s = self._left_s(until_s)
+            if left_s == 0.0:
+                break
+            self._journal.wait(walk.chain, walk.sequence, min(_TAIL_S, left_s or _TAIL_S))
+            records = tuple(self._journal.records(walk.chain, walk.sequence))
+            for record in records:
+                told(follow(walk, record))
+            if not records:
+                return None  # it may be dead
+        return show(walk.course, self._clock.now())
+
+    def _left_s(self, until_s: float | None) -> float | None:
+        return None if until_s is None else max(until_s - self._clock.elapsed_s(), 0.0)
+
+    def _is_still(self, course: Course) -> bool:
+        """Whether a run has ended, or only a human brings it on."""
+        if course.outcome:
+            return True
+        standing = show(course, self._clock.now())
+        is_human = bool(standing.awaits) and standing.state in {"held", "waiting"}
+        acting = {"begun", "undoing", "cut-off", "undo-cut-off"}
+        return is_human and not any(
+            course.steps.at(number).state in acting
+            for number in (*course.lanes.values(), *course.undo_lanes.values())
+        )
+
+    def _course_with_words(self, walk: Driven) -> Course:
+        """Return where a run stands once the words that nobody has heard yet are heard."""
+        course = walk.course
+        for record in self._journal.records(SIGNALS, walk.heard):
+            run, signal = read_signal(record.body)
+            if run == walk.run and signal.id not in course.heard:
+                course = step(course, heard(course, signal))
+        return course
+
+    def _is_word_open(self, walk: Driven) -> bool:
+        return self._course_with_words(walk).heard != walk.course.heard
+
+    def _heard_before(self, run: int) -> int:
+        """Return the sequence of the last word before a run: none to a later one is older."""
+        first = next(self._journal.records(walk_chain(run)), None)
+        found = read_mark(first.kind, first.time, first.body).body.get("heard") if first else 0
+        return found if isinstance(found, int) else 0
+
+
+def _run_in(record: Record) -> int:
+    return int(json.loads(record.body)["run"])
+
+
+def _is_waiting(record: Record | None) -> bool:
+    return record is None or record.kind in _WAITING
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
