@@ -12,25 +12,35 @@ from typing import Protocol
 
 import pytest
 
+from handrail.adapters.postgres_journal.journal import PostgresJournal
+from handrail.adapters.postgres_journal.link import Link
 from handrail.adapters.sqlite_journal import SqliteJournal
 from handrail.core.journal import verify, verify_export
 from handrail.errors import FencedError, JournalError
 from handrail.ports import Clock, Entry, Journal
 from handrail.testing.clock import FakeClock
 from handrail.testing.journal import MemoryJournal
-from support.journals import fill, read
+from support.journals import fill, journal_database, journal_url, read
+
+__all__ = ["journal_database", "journal_url"]
 
 
 class Make(Protocol):
     def __call__(self, clock: Clock, secrets: Collection[str] = ()) -> Journal: ...
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "postgres", "memory"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    if request.param == "memory":
+        return lambda clock, secrets=(): MemoryJournal(clock, secrets=secrets)
+    url = request.getfixturevalue("journal_url") if request.param == "postgres" else ""
+
     def build(clock: Clock, secrets: Collection[str] = ()) -> Journal:
-        if request.param == "memory":
-            return MemoryJournal(clock, secrets=secrets)
-        journal = SqliteJournal(tmp_path / ".handrail" / "journal.db", clock, secrets=secrets)
+        journal: SqliteJournal | PostgresJournal
+        if url:
+            journal = PostgresJournal(Link(url), clock, secrets=secrets)
+        else:
+            journal = SqliteJournal(tmp_path / ".handrail" / "journal.db", clock, secrets=secrets)
         request.addfinalizer(journal.shut)
         return journal
 

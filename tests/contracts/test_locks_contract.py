@@ -1,4 +1,4 @@
-"""The contract of locks: in files and in memory; and what only files can do."""
+"""The contract of locks: in files, in PostgreSQL and in memory; and what only files can do."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from pathlib import Path
 import pytest
 
 from handrail.adapters.file_locks import FileLocks
+from handrail.adapters.postgres_journal.link import Link
+from handrail.adapters.postgres_journal.locks import PostgresLocks
 from handrail.errors import RefusedError
 from handrail.ports import Locks
+from handrail.testing.clock import FakeClock
 from handrail.testing.locks import MemoryLocks
+from support.journals import journal_database, journal_url
+
+__all__ = ["journal_database", "journal_url"]
 
 HOLD = """
 import sys
@@ -25,8 +31,12 @@ with FileLocks(Path(sys.argv[1])).hold('store/pilot-db', 'ana, run 7'):
 """
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "postgres", "memory"])
 def locks(request: pytest.FixtureRequest, tmp_path: Path) -> Locks:
+    if request.param == "postgres":
+        link = Link(request.getfixturevalue("journal_url"))
+        request.addfinalizer(link.close)
+        return PostgresLocks(link, FakeClock())
     return FileLocks(tmp_path / "locks") if request.param == "file" else MemoryLocks()
 
 

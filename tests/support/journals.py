@@ -1,8 +1,30 @@
-"""A journal with several chains, for tests that damage it."""
+"""Journals for tests: where one may be kept in PostgreSQL, and one with chains to damage."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
 from handrail.ports import Journal, Record
+from support.postgres_server import Server
+
+_EMPTY = "DROP SCHEMA IF EXISTS handrail CASCADE"
+
+
+@pytest.fixture(scope="session")
+def journal_database(postgres_server: Server) -> str:
+    """Return the address of a database that belongs to a role without rights of the cluster."""
+    return postgres_server.url(postgres_server.make_database())
+
+
+@pytest.fixture
+def journal_url(journal_database: str) -> Iterator[str]:
+    """Give the address of a database without a journal in it."""
+    yield journal_database
+    with psycopg.connect(journal_database, autocommit=True) as session:
+        session.execute(_EMPTY)
 
 
 def fill(journal: Journal, *, close: bool = True) -> None:

@@ -257,6 +257,7 @@ class Request(Generic[T]):
 
     def draw_on(self, draft: Draft) -> None:
         """Draw. What refuses it is kept for its own thread alone, and nothing of it is drawn."""
+        self._error = None
         try:
             self._answers[:] = [self._draw(draft)]
         except Exception as error:  # noqa: BLE001  raised by `answer`, in the thread that asked
@@ -265,6 +266,7 @@ class Request(Generic[T]):
 
     def guess_on(self, draft: Draft) -> None:
         """Draw from what is remembered; any doubt is raised, for it must be drawn again then."""
+        self._error = None
         self._answers[:] = [self._draw(draft)]
 
     def end(self, error: BaseException | None = None) -> None:
