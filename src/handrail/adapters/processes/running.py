@@ -74,7 +74,7 @@ class LocalProcesses:
     ) -> Finished | None:
         """Return None: here nobody keeps a script but who started it."""
         del token, kept, timeout_s, output
-        return None  # noqa: RET501  it is an answer
+        return None
 
     def forget(self, tokens: Sequence[str]) -> tuple[str, ...]:
         """Do nothing: what is kept here is the caller's."""
