@@ -158,6 +158,10 @@ class Register:
         Raises:
             RefusedError: it is none, or counts no more.
         """
+        if not text:
+            raise RefusedError(
+                "auth.missing", "this needs a token", hint="Authorization: Bearer handrail_..."
+            )
         mark, _, rest = text.partition("_")
         name, _, secret = rest.partition("_")
         token = self._tokens().get(name)

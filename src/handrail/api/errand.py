@@ -1,0 +1,176 @@
+"""An errand: a rehearsal, a run, a resume or an undo for one person, in a process of its own.
+
+Rules:
+- It is told what to do by one JSON object on stdin, and says what happens as JSON lines on stdout.
+- It is the same core as on the command line: one process, one run, its own main thread. SIGINT
+  means there and here: end the script, record, and stop; a line on stdin before it says what with
+  what is done (`undo` or `stop`).
+- It outlives the server: nobody hears it then, and the journal still tells a truthful end.
+- SIGTERM is not for it: the server, which gets it too, says when to end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from handrail import wiring
+from handrail.api.problems import problem_of
+from handrail.core import recalling, rehearsing, repeating, running
+from handrail.core.deciding import Decided
+from handrail.core.world import Declared, World
+from handrail.errors import HandrailError
+from handrail.plans.canonical import encode_plain, plain
+
+Say = Callable[[Mapping[str, Any]], None]
+_EVERY_S = 0.2
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What an errand is told to do.
+
+    Attributes:
+        kind: `rehearse`, `run`, `resume` or `undo`.
+        operation: its name, or the digest of a plan; for `rehearse` and `run`.
+        number: of the run, for `resume` and `undo`.
+    """
+
+    kind: str
+    person: str
+    root: str
+    state: str
+    operation: str = ""
+    on: str | None = None
+    parameters: dict[str, str] = {}
+    because: str = ""
+    number: int = 0
+    choice: str = ""
+    lose_newer: bool = False
+
+
+class SayingTalk:
+    """`core.world.Talk` for whoever listens at the other end of stdout."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._said_s = 0.0
+        self.word = ""
+
+    def begin(self, stage: str, text: str) -> None:
+        """Say that a stage has begun."""
+        self._say({"event": "begin", "stage": stage, "text": text})
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Say how far the present stage is, a few times a second."""
+        now = time.monotonic()
+        if now - self._said_s >= _EVERY_S:
+            self._said_s = now
+            self._say({"event": "progress", "done": done, "total": total})
+
+    def output(self, piece: bytes) -> None:
+        """Pass on what the script printed."""
+        self._say({"event": "output", "text": piece.decode("utf-8", "replace")})
+
+    def end(self, stage: str, text: str, *, ok: bool = True) -> None:
+        """Say how a stage ended."""
+        self._say({"event": "end", "stage": stage, "text": text, "ok": ok})
+
+    def choose(self, question: str, choices: Mapping[str, str], otherwise: str) -> str:
+        """Return what was said before the interruption."""
+        del question
+        return self.word if self.word in choices else otherwise
+
+
+def main() -> int:
+    """Do one errand, and return the exit code that the command line would have."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A handler, where ignoring would do: what is ignored is ignored by the script, too.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Ask)
+    say = _saying(sys.stdout.fileno())
+    talk = SayingTalk(say)
+    threading.Thread(target=_hear, args=(talk,), daemon=True).start()
+    installed = wiring.kits()
+    root, state = Path(asked.root), Path(asked.state)
+    world = wiring.world(root, state, dict(os.environ), installed)
+    world = replace(world, person=asked.person)
+    try:
+        ended = do(world, wiring.declared(root, installed), asked, talk, say)
+    except HandrailError as error:
+        ended = {"exit_code": error.exit_code, "problem": msgspec.to_builtins(problem_of(error))}
+    except KeyboardInterrupt:
+        ended = {"exit_code": 130}
+    say({"event": "ended", **ended})
+    return int(ended["exit_code"])
+
+
+def do(world: World, declared: Declared, asked: Ask, talk: SayingTalk, say: Say) -> dict[str, Any]:
+    """Do what is asked, and return how it ended: `exit_code`, with `plan` and `run`."""
+
+    def opened(number: int) -> None:
+        say({"event": "begun", "run": number})
+
+    if asked.kind in {"resume", "undo"}:
+        decided = recalling.recorded(world, declared, asked.number, None)
+        opened(asked.number)
+        if asked.kind == "resume":
+            outcome = running.resume(world, asked.number, decided, talk, choice=asked.choice)
+            return _ended(decided, outcome=plain(outcome), exit_code=outcome.exit_code)
+        outcome = running.undo(world, asked.number, decided, talk, lose_newer=asked.lose_newer)
+        worked = outcome.outcome == "undone"
+        return _ended(decided, outcome=plain(outcome), exit_code=0 if worked else 1)
+    decided = repeating.decide(
+        world,
+        declared,
+        asked.operation,
+        on=asked.on,
+        parameters=asked.parameters,
+        because=asked.because,
+    )
+    say({"event": "planned", "plan": decided.plan})
+    if asked.kind == "rehearse":
+        decided = rehearsing.rehearse(world, decided, talk)
+        found = decided.plan.facts.rehearsal
+        is_well = found is not None and found.ended == "exited" and found.exit_code == 0
+        return _ended(decided, exit_code=0 if is_well else 1)
+    if decided.plan.verdict != "allow":
+        return _ended(decided, exit_code=3 if decided.plan.verdict == "refuse" else 4)
+    outcome = running.begin(world, decided, talk, opened=opened)
+    return _ended(decided, outcome=plain(outcome), exit_code=outcome.exit_code)
+
+
+def _ended(decided: Decided, **rest: Any) -> dict[str, Any]:
+    return {"plan": decided.plan, **rest}
+
+
+def _saying(number: int) -> Say:
+    """Return what writes a line at a time, from any thread, and falls silent without a listener."""
+    lock = threading.Lock()
+    gone = False
+
+    def say(event: Mapping[str, Any]) -> None:
+        nonlocal gone
+        line = (encode_plain(dict(event)) + "\n").encode()
+        with lock:
+            while line and not gone:
+                try:
+                    line = line[os.write(number, line) :]
+                except OSError:
+                    gone = True
+
+    return say
+
+
+def _hear(talk: SayingTalk) -> None:
+    for line in sys.stdin.buffer:
+        talk.word = str(json.loads(line))

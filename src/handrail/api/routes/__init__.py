@@ -1,0 +1,16 @@
+"""The addresses of the API, one file a resource; each file has a table `ROUTES`."""
+
+from __future__ import annotations
+
+from handrail.api.route import Route
+from handrail.api.routes import errands, holds, journal, plans, runs, standing, tokens
+
+ROUTES: tuple[Route, ...] = (
+    *standing.ROUTES,
+    *plans.ROUTES,
+    *runs.ROUTES,
+    *errands.ROUTES,
+    *holds.ROUTES,
+    *journal.ROUTES,
+    *tokens.ROUTES,
+)

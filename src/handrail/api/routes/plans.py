@@ -1,0 +1,139 @@
+"""Plans: made, looked at, and approved by a key that never comes here."""
+
+from __future__ import annotations
+
+from handrail.api.route import Answer, Asked, Route
+from handrail.api.shapes import (
+    Approved,
+    Because,
+    Judged,
+    Page,
+    PlanLine,
+    PlanLines,
+    Prepared,
+    Signed,
+    Wanted,
+)
+from handrail.api.targets import on_plan, on_request, plan_of, sees
+from handrail.core import approving, records, repeating
+from handrail.core.observing import payload
+from handrail.plans.deeds import next_command
+from handrail.plans.model import Plan
+
+
+def judged(plan: Plan) -> Judged:
+    """Return a plan as it is answered."""
+    return Judged(1, plan.verdict, next_command(plan), plan)
+
+
+def make(asked: Asked) -> Answer:
+    """Plan and judge."""
+    wanted = asked.body
+    decided = repeating.decide(
+        asked.world,
+        asked.declared,
+        wanted.operation,
+        on=wanted.on,
+        parameters=wanted.parameters,
+        because=wanted.because,
+    )
+    where = f"/v1/plans/{decided.plan.digest}"
+    return Answer(judged(decided.plan), 201, {"Location": where})
+
+
+def listed(asked: Asked) -> Answer:
+    """Answer the newest plans that the person may see."""
+    seen = [p for p in records.plans(asked.world.journal) if sees(asked, p.target.resource)]
+    newest = sorted(seen, key=lambda plan: plan.facts.now, reverse=True)[: asked.query.limit]
+    return Answer(PlanLines(tuple(_line(plan) for plan in newest)))
+
+
+def _line(plan: Plan) -> PlanLine:
+    request = plan.request
+    return PlanLine(
+        plan.digest,
+        request.operation,
+        request.target,
+        request.person,
+        plan.risk,
+        plan.verdict,
+        plan.facts.now,
+    )
+
+
+def show(asked: Asked) -> Answer:
+    """Answer a plan as it is recorded."""
+    plan = plan_of(asked)
+    return Answer(judged(plan), headers={"ETag": f'"{plan.digest}"'})
+
+
+def prepare(asked: Asked) -> Answer:
+    """Answer what the person has to sign."""
+    plan, said = plan_of(asked), asked.body
+    unsigned = approving.prepare(
+        asked.world, asked.declared, plan, because=said.because, typed=said.name
+    )
+    signed = payload(unsigned, plan.target.resource)
+    return Answer(Prepared(unsigned, signed.decode()))
+
+
+def approve(asked: Asked) -> Answer:
+    """Record an approval that was signed elsewhere."""
+    plan = plan_of(asked)
+    approval = approving.accept(asked.world, asked.declared, plan, asked.body.approval)
+    asked.server.metrics.approvals.inc()
+    return Answer(Approved(approval), 201)
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/plans",
+        "Say what an operation would do, and what every guard says. Changes nothing.",
+        "operator",
+        make,
+        on=on_request,
+        body=Wanted,
+        answer=Judged,
+        status=201,
+    ),
+    Route(
+        "GET",
+        "/v1/plans",
+        "List plans, the newest first.",
+        "viewer",
+        listed,
+        query=Page,
+        answer=PlanLines,
+    ),
+    Route(
+        "GET",
+        "/v1/plans/{digest}",
+        "Show a plan as it is recorded; the beginning of its digest is enough.",
+        "viewer",
+        show,
+        on=on_plan,
+        answer=Judged,
+    ),
+    Route(
+        "POST",
+        "/v1/plans/{digest}/approval-drafts",
+        "Say what an approver has to sign, with their own SSH key, on their own machine.",
+        "approver",
+        prepare,
+        on=on_plan,
+        body=Because,
+        answer=Prepared,
+    ),
+    Route(
+        "POST",
+        "/v1/plans/{digest}/approvals",
+        "Record a signed approval, having verified it. Nobody approves their own run.",
+        "approver",
+        approve,
+        on=on_plan,
+        body=Signed,
+        answer=Approved,
+        status=201,
+    ),
+)

@@ -1,0 +1,233 @@
+"""Runs: begun, listed, shown, stopped, resumed, undone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from handrail.api.route import Answer, Asked, Route
+from handrail.api.routes.errands import EVENTS, ask_of, begin, state_of
+from handrail.api.routes.plans import judged
+from handrail.api.shapes import (
+    After,
+    Choice,
+    ErrandState,
+    Judged,
+    Page,
+    RecordLine,
+    RecordLines,
+    RunLine,
+    RunLines,
+    Stopping,
+    Undoing,
+    Wanted,
+)
+from handrail.api.streaming import PING, event_line
+from handrail.api.targets import on_request, on_run, sees
+from handrail.core import recalling, records
+from handrail.core.surveying import summary
+from handrail.errors import UsageError
+from handrail.plans.canonical import encode
+
+_LOOK_S = 0.5
+_PING_LOOKS = 30
+
+
+def run(asked: Asked) -> Answer:
+    """Begin a run."""
+    wanted: Wanted = asked.body
+    ask = ask_of(
+        asked,
+        "run",
+        operation=wanted.operation,
+        on=wanted.on,
+        parameters=wanted.parameters,
+        because=wanted.because,
+    )
+    return begin(asked, ask, on_request(asked))
+
+
+def listed(asked: Asked) -> Answer:
+    """Answer a page of the runs that the person may see."""
+    page, numbers = asked.query, records.runs(asked.world.journal)[::-1]
+    found: list[RunLine] = []
+    more = None
+    for number in numbers:
+        if page.before is not None and number >= page.before:
+            continue
+        line = RunLine(**summary(asked.world, number))
+        if not sees(asked, line.target):
+            continue
+        if len(found) == page.limit:
+            more = found[-1].run
+            break
+        found.append(line)
+    return Answer(RunLines(tuple(found), len(numbers), more))
+
+
+def show(asked: Asked) -> Answer:
+    """Answer a run in one line."""
+    return Answer(RunLine(**summary(asked.world, asked.number)))
+
+
+def plan(asked: Asked) -> Answer:
+    """Answer the plan of a run, as it was when the run was opened."""
+    return Answer(judged(recalling.recorded_plan(asked.world, asked.number)))
+
+
+def told(asked: Asked) -> Answer:
+    """Answer a page of a run's records."""
+    page = asked.query
+    every = asked.world.journal.records(records.run_chain(asked.number))
+    lines = [
+        RecordLine(one.sequence, one.time, one.kind, records.body(one))
+        for one in every
+        if page.after < one.sequence <= page.after + page.limit + 1
+    ]
+    more = lines[page.limit - 1].sequence if len(lines) > page.limit else None
+    return Answer(RecordLines(tuple(lines[: page.limit]), more))
+
+
+def events(asked: Asked) -> Answer:
+    """Answer a run's records as they are written, whoever runs it, to its end."""
+    return Answer(stream=_follow(asked, asked.number), content_type=EVENTS)
+
+
+async def _follow(asked: Asked, number: int) -> AsyncIterator[bytes]:
+    chain, journal = records.run_chain(number), asked.world.journal
+    position, looks, is_over = 0, 0, False
+    while not is_over:
+        found = await asyncio.to_thread(lambda: list(journal.records(chain)))
+        for one in found[position:]:
+            body = {"time": one.time, "kind": one.kind, "body": records.body(one)}
+            yield event_line("record", encode(body), one.sequence)
+        is_over = bool(found) and found[-1].kind == "ended"
+        looks = 0 if len(found) > position else looks + 1
+        position = len(found)
+        if looks == _PING_LOOKS:
+            looks = 0
+            yield PING
+        if not is_over:
+            await asyncio.sleep(_LOOK_S)
+
+
+def resume(asked: Asked) -> Answer:
+    """Go on with a run that was cut off."""
+    ask = ask_of(asked, "resume", number=asked.number, choice=asked.body.choice)
+    return begin(asked, ask, on_run(asked))
+
+
+def undo(asked: Asked) -> Answer:
+    """Undo a run that has ended."""
+    ask = ask_of(asked, "undo", number=asked.number, lose_newer=asked.body.lose_newer)
+    return begin(asked, ask, on_run(asked))
+
+
+def stop(asked: Asked) -> Answer:
+    """End a run's script now, as Ctrl-C does."""
+    errand = asked.server.errands.of_run(asked.number)
+    if errand is None:
+        raise UsageError(
+            "run.nothing",
+            f"run {asked.number} is not under way on this server",
+            hint=f"handrail runs show {asked.number}",
+        )
+    asked.server.errands.interrupt(errand, asked.body.then)
+    return Answer(state_of(errand), 202, {"Location": f"/v1/errands/{errand.id}"})
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/runs",
+        "Plan anew, and run. 409, with the plan, where a guard stops it.",
+        "operator",
+        run,
+        on=on_request,
+        body=Wanted,
+        answer=ErrandState,
+        status=202,
+        is_once=True,
+    ),
+    Route(
+        "GET",
+        "/v1/runs",
+        "List runs, the newest first.",
+        "viewer",
+        listed,
+        query=Page,
+        answer=RunLines,
+    ),
+    Route(
+        "GET",
+        "/v1/runs/{number}",
+        "Show a run in one line.",
+        "viewer",
+        show,
+        on=on_run,
+        answer=RunLine,
+    ),
+    Route(
+        "GET",
+        "/v1/runs/{number}/plan",
+        "Show the plan of a run, with every decision.",
+        "viewer",
+        plan,
+        on=on_run,
+        answer=Judged,
+    ),
+    Route(
+        "GET",
+        "/v1/runs/{number}/records",
+        "Show a run's records, the oldest first.",
+        "viewer",
+        told,
+        on=on_run,
+        query=After,
+        answer=RecordLines,
+    ),
+    Route(
+        "GET",
+        "/v1/runs/{number}/events",
+        "Stream a run's records as they are written, as server-sent events.",
+        "viewer",
+        events,
+        on=on_run,
+        content_type=EVENTS,
+    ),
+    Route(
+        "POST",
+        "/v1/runs/{number}/resume",
+        "Go on with a run that was cut off.",
+        "operator",
+        resume,
+        on=on_run,
+        body=Choice,
+        answer=ErrandState,
+        status=202,
+        is_once=True,
+    ),
+    Route(
+        "POST",
+        "/v1/runs/{number}/undo",
+        "Put back what a run changed.",
+        "operator",
+        undo,
+        on=on_run,
+        body=Undoing,
+        answer=ErrandState,
+        status=202,
+        is_once=True,
+    ),
+    Route(
+        "POST",
+        "/v1/runs/{number}/stop",
+        "End a run's script now, and undo or leave what it did.",
+        "operator",
+        stop,
+        on=on_run,
+        body=Stopping,
+        answer=ErrandState,
+        status=202,
+    ),
+)

@@ -1,0 +1,94 @@
+"""Which resources a request is about: what its rule is asked for.
+
+Rules:
+- Only what is declared is planned through a server: a path, or the address of a store, in a request
+  would let anybody with a token reach what the server reaches.
+- Told from the record, for what is recorded: a run stays its team's when its store is renamed.
+"""
+
+from __future__ import annotations
+
+from handrail.api.route import Asked, On
+from handrail.core import declaring, recalling, records, repeating
+from handrail.core.world import Declared
+from handrail.errors import UsageError
+from handrail.estate.shapes import nearest
+from handrail.plans.model import Plan
+from handrail.plans.roles import may
+
+
+def on_of(declared: Declared, ref: str) -> On:
+    """Return a target as resources with their environments: several, where it is made of them."""
+    kind, _, names = ref.partition("/")
+    refs = [ref] if ref in declared.estate.resources else [f"{kind}/{n}" for n in names.split("+")]
+    found = [(one, declared.estate.resources.get(one)) for one in refs]
+    return tuple((one, resource.environment if resource else "") for one, resource in found)
+
+
+def on_plan(asked: Asked) -> On:
+    """Return what the plan in the address is about."""
+    return on_of(asked.declared, plan_of(asked).target.resource)
+
+
+def plan_of(asked: Asked) -> Plan:
+    """Return the plan in the address.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    digest = asked.path["digest"]
+    if not repeating.DIGEST.fullmatch(digest):
+        raise UsageError("plan.unknown", f"`{digest[:80]}` is no digest", hint="handrail plan")
+    return records.find_plan(asked.world.journal, digest)
+
+
+def on_run(asked: Asked) -> On:
+    """Return what the run in the address is about."""
+    plan = recalling.recorded_plan(asked.world, asked.number)
+    return on_of(asked.declared, plan.target.resource)
+
+
+def on_request(asked: Asked) -> On:
+    """Return what a new plan would be about: an operation's target, or an earlier plan's.
+
+    Raises:
+        UsageError: operation or target is not declared.
+    """
+    name, declared = asked.body.operation, asked.declared
+    if name not in declared.operations and repeating.DIGEST.fullmatch(name):
+        plan = records.find_plan(asked.world.journal, name)
+        if plan.request.operation not in declared.operations:
+            raise _undeclared(plan.request.operation, declared)
+        if asked.body.on not in {None, plan.target.resource}:
+            raise UsageError("operations.target", f"the plan {name} is for {plan.target.resource}")
+        return on_of(declared, plan.target.resource)
+    operation = declared.operations.get(name)
+    if operation is None:
+        raise _undeclared(name, declared)
+    on = asked.body.on
+    stores = declared.estate.stores
+    if on is not None and on not in stores and f"store/{on}" not in stores:
+        raise UsageError(
+            "estate.unknown-store",
+            f"no store `{on[:80]}` is declared",
+            hint=nearest(on, [resource.name for resource in stores.values()])
+            or "through a server only what is declared can be reached",
+        )
+    found = declaring.find_target(declared.estate, operation, on)
+    return on_of(declared, found.ref)
+
+
+def _undeclared(name: str, declared: Declared) -> UsageError:
+    return UsageError(
+        "operations.unknown",
+        f"no operation `{name[:80]}` is declared",
+        hint=nearest(name, tuple(declared.operations))
+        or "through a server only what is declared can be run",
+    )
+
+
+def sees(asked: Asked, ref: str) -> bool:
+    """Whether whoever asks may look at a resource."""
+    policy = asked.declared.policy
+    on = on_of(asked.declared, ref)
+    return may(asked.token.holder, "viewer", policy.roles, policy.groups, on)
