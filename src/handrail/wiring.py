@@ -14,14 +14,26 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from handrail.errors import StoreError
+from handrail.errors import NotifyError, StoreError
 from handrail.guards import BUILT_IN
 
 if TYPE_CHECKING:
     from handrail.core.world import Declared, Kit, World
     from handrail.estate.model import Address, Resource
     from handrail.plans.holding import Event, Limits
-    from handrail.ports import Checks, Keys, Processes, Sealer, Store, StoreGuard
+    from handrail.plans.notice import Destination
+    from handrail.ports import (
+        Act,
+        Checks,
+        Clock,
+        Engine,
+        Keys,
+        Notifier,
+        Processes,
+        Sealer,
+        Store,
+        StoreGuard,
+    )
 
 SETTINGS = {
     "HANDRAIL_ROOT": "The team's repository; else the nearest folder upwards that has `estate/`, "
@@ -127,6 +139,9 @@ def world(
 
         return stand_by(root, state, clone, deadline_s)
 
+    def open_told(destination: Destination) -> Notifier:
+        return open_notifier(destination, root, environment, clock, secrets)
+
     repository = GitRepository(root)
     return World(
         root=root,
@@ -146,7 +161,23 @@ def world(
         open_store=open_known,
         open_guard=open_guard,
         watch_clone=watch_clone,
+        open_notifier=open_told,
     )
+
+
+def engine(
+    world: World, acts: Mapping[str, Act], say: Callable[[str], None] | None = None
+) -> Engine:
+    """Return what runs walks, over this world's journal. Begins no thread and takes up nothing.
+
+    Args:
+        world: the ports.
+        acts: what steps are done by, by name; none, for reading.
+        say: told what people ought to know; stderr, where nothing is given.
+    """
+    from handrail.adapters.embedded import EmbeddedEngine
+
+    return EmbeddedEngine(world.journal, world.clock, world.ids, world.locks, acts, say=say)
 
 
 class _Later:
@@ -257,6 +288,78 @@ def open_guard(
     from handrail.adapters.sqlite import staging as swapping
 
     return swapping.guarded(store, limits, folder, hear)
+
+
+def open_notifier(
+    destination: Destination,
+    root: Path,
+    environment: Mapping[str, str],
+    clock: Clock,
+    secrets: set[str],
+) -> Notifier:
+    """Return what tells `destination`; its secrets are added to `secrets`. Connects to nothing.
+
+    Raises:
+        NotifyError: a secret or an address that it needs is not set here.
+    """
+    from handrail.plans.notice import Email, Slack
+
+    channel = destination.channel
+    authority = root / channel.authority if channel.authority else None
+
+    def read(address: Address | None) -> str:
+        found = _referenced(address, destination, root, environment) if address else ""
+        if address is not None and not address.value:
+            secrets.update(found.split())
+        return found
+
+    if isinstance(channel, Email):
+        from handrail.adapters.notify_email import EmailNotifier, Mail
+
+        mail = Mail(
+            channel.server,
+            channel.sender,
+            channel.to,
+            channel.tls,
+            read(channel.user),
+            read(channel.password),
+            authority,
+        )
+        return EmailNotifier(mail, clock)
+    from handrail.adapters.notify_http import Hook
+
+    hook = Hook(read(channel.url), authority, channel.plain)
+    if isinstance(channel, Slack):
+        from handrail.adapters.notify_slack import SlackNotifier
+
+        return SlackNotifier(hook)
+    from handrail.adapters.notify_webhook import WebhookNotifier
+
+    return WebhookNotifier(hook, read(channel.secret), clock)
+
+
+def _referenced(
+    address: Address, destination: Destination, root: Path, environment: Mapping[str, str]
+) -> str:
+    """Return what stands in a variable or a file, without the blanks around it.
+
+    Raises:
+        NotifyError: it is not set, or cannot be read.
+    """
+    if address.value:
+        return address.value
+    found = environment.get(address.env, "") if address.env else ""
+    if address.file:
+        with suppress(OSError, UnicodeDecodeError):
+            found = (root / address.file).read_text(encoding="utf-8")
+    if not found.strip():
+        raise NotifyError(
+            "notify.failed",
+            f"`{destination.name}` needs {address}, which is not set here",
+            at=destination.place,
+            hint=f"export {address.env}=..." if address.env else f"write it to {address.file}",
+        )
+    return found.strip()
 
 
 def read_address(
