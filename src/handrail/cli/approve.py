@@ -1,12 +1,16 @@
 """Sign a plan that somebody else wants to run, with an SSH key of `allowed_signers`.
 
 Shows exactly what is approved, and asks before it signs. The approval counts once, for the time
-that the policy says. Nobody approves their own run.
+that the policy says; with --standing for every run of the same that stays inside the bounds that
+are shown, until the first one that does not. Nobody approves their own run.
 
 examples:
   handrail approve 7f3a-91c2
   handrail approve 7f3a-91c2 --key ~/.ssh/id_ed25519 --yes --because "test day"
   handrail approve 7f3a-91c2 --yes --name store/pilot-db     (risk critical)
+  handrail approve 7f3a-91c2 --standing 30d
+
+`handrail withdraw 7f3a-91c2` takes it back, `handrail approvals` lists what counts.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +26,7 @@ from handrail.errors import KeysError, UsageError
 
 if TYPE_CHECKING:
     from handrail.cli.call import Call
-    from handrail.plans.model import Plan
+    from handrail.plans.model import Approval, Plan
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +40,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="the target's name, typed out; needed at risk critical",
     )
+    parser.add_argument(
+        "--standing",
+        metavar="DURATION",
+        help="for every run of the same, for so long: 12h, 30d",
+    )
     parser.add_argument("--yes", action="store_true", help="sign without asking")
 
 
@@ -46,25 +56,67 @@ def run(call: Call) -> int:
 
     options = call.options
     plan = records.find_plan(call.world.journal, options.digest)
+    standing_s = _standing_s(options.standing)
     if not options.json:
         plans.show(call, plan, with_next=False)
         screen.write("")
     name = _confirm(call, plan)
     approval = approving.approve(
-        call.world, call.declared, plan, key_of(call), because=options.because, typed=name
+        call.world,
+        call.declared,
+        plan,
+        key_of(call),
+        because=options.because,
+        typed=name,
+        standing_s=standing_s,
     )
     if options.json:
         from handrail.plans.canonical import plain
 
         screen.write_json({"format": 1, "approval": plain(approval)})
     else:
-        screen.write(
-            f"approved {screen.short(plan.digest)} as {approval.person}, until "
-            f"{approval.expires_at[:16].replace('T', ' ')} UTC, for one run.\n"
-            f"next: handrail run {screen.short(plan.digest)}     "
-            f"({plan.request.person or 'whoever asked'} does that)"
-        )
+        screen.write("\n".join(_lines(call, plan, approval)))
     return 0
+
+
+def _standing_s(text: str | None) -> int:
+    """Return the seconds of `--standing`; 0 where it is not given."""
+    from handrail.estate.shapes import DURATION_PATTERN, seconds
+
+    if text is None:
+        return 0
+    if not DURATION_PATTERN.fullmatch(text) or not seconds(text):
+        raise UsageError("usage", f"`{text}` is no duration", hint="such as --standing 12h, or 30d")
+    return seconds(text)
+
+
+def _lines(call: Call, plan: Plan, approval: Approval) -> list[str]:
+    """Return what was approved, and what comes next."""
+    from handrail.cli import screen
+    from handrail.core import observing
+    from handrail.plans import quorum
+
+    policy, short = call.declared.policy, screen.short(plan.digest)
+    now = approval.made_at
+    counted = observing.valid_approvals(call.world, plan, now)
+    plan = replace(plan, facts=replace(plan.facts, approvals=counted, now=now))
+    scope = "for one run"
+    if approval.bounds is not None:
+        scope = (
+            f"for every run of {plan.request.operation} on {plan.target.resource} that stays "
+            f"inside this budget; handrail withdraw {approval.id} ends it"
+        )
+    until = approval.expires_at[:16].replace("T", " ")
+    lines = [screen.wrap(f"approved {short} as {approval.person}, until {until} UTC, {scope}.", "")]
+    more = quorum.lacking(plan, policy)
+    if more:
+        of = quorum.wanted(policy, plan.risk)
+        may = ", ".join(quorum.candidates(plan, policy)) or "anybody else in allowed_signers"
+        lines.append(f"{of - more} of {of} have approved.")
+        lines.append(screen.wrap(f"next: handrail approve {short}     (ask {may})", "      "))
+        return lines
+    who = plan.request.person or "whoever asked"
+    return [*lines, f"next: handrail run {short}     ({who} does that)"]
 
 
 def _confirm(call: Call, plan: Plan) -> str:

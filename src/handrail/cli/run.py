@@ -6,6 +6,7 @@ examples:
   handrail run reset-pilot
   handrail run trim-sessions -p days=30 --on store/pilot-db
   handrail run 7f3a-91c2            the plan of that digest, and no other
+  handrail run reset-pilot --break-glass "nobody else is awake, and the disk is full"
 
 Exit code: 0 confirmed, 1 failed or undone, 3 refused, 4 waiting for somebody, 5 stopped before it
 went over its budget, or over budget and undone, 130 stopped by Ctrl-C.
@@ -30,14 +31,23 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     choosing.configure(parser)
+    parser.add_argument(
+        "--break-glass",
+        metavar="WHY",
+        help="wait for nobody, in an emergency; another person reviews it afterwards",
+    )
 
 
 def run(call: Call) -> int:
     """Plan anew, and run what was planned."""
     from handrail.cli import plan as plans
-    from handrail.core import running
+    from handrail.core import running, standing
 
     decided = _decide(call)
+    if call.options.break_glass is not None:
+        decided = _break_glass(call, decided)
+    # Asked to run beyond what an approval stands for: it stands no more.
+    standing.settle(call.world, decided.plan, runs=True)
     if decided.plan.verdict != "allow":
         plans.show(call, decided.plan)
         return 3 if decided.plan.verdict == "refuse" else 4
@@ -60,6 +70,38 @@ def _decide(call: Call) -> Decided:
     )
 
 
+def _break_glass(call: Call, decided: Decided) -> Decided:
+    """Break the glass, and say so to everybody who is near."""
+    from handrail.cli import screen
+    from handrail.core import breaking
+
+    broken = breaking.through(call.world, decided, call.options.break_glass)
+    glass = broken.plan.facts.glass
+    if glass is not None:
+        passed = {d.guard for d in broken.plan.decisions if d.because.startswith("glass broken")}
+        call.talk.end(
+            "GLASS",
+            screen.wrap(
+                f'broken by {glass.person}: "{glass.because}"; passes '
+                f"{', '.join(sorted(passed))}; all of it is journalled ({glass.id})",
+                " " * 14,
+            ),
+            ok=False,
+        )
+    return broken
+
+
+def _glass_lines(outcome: Outcome, plan: Plan) -> list[str]:
+    """Return what is left to do where the glass was broken; empty where it was not."""
+    if plan.facts.glass is None:
+        return []
+    who = plan.facts.glass.person
+    return [
+        f"the glass was broken, and cannot be again until it is reviewed by somebody but {who}:",
+        f'next: handrail review {outcome.run} --because "what was found"',
+    ]
+
+
 def show(call: Call, outcome: Outcome, decided: Decided, exit_code: int | None = None) -> int:
     """Write how a run ended, and return the command's exit code: the run's, unless given."""
     code = outcome.exit_code if exit_code is None else exit_code
@@ -70,7 +112,8 @@ def show(call: Call, outcome: Outcome, decided: Decided, exit_code: int | None =
 
         screen.write_json({"format": 1, "run": plain(outcome), "exit_code": code})
         return code
-    screen.write("\n".join(_lines(call, outcome, decided.plan)))
+    lines = [*_lines(call, outcome, decided.plan), *_glass_lines(outcome, decided.plan)]
+    screen.write("\n".join(lines))
     return code
 
 

@@ -56,6 +56,34 @@ def _lines(found: dict[str, Any]) -> list[str]:
                 for r in found["unfinished"]
             ]
         )
+    if found["glass"]:
+        lines += ["", "glass was broken, and nobody has reviewed it:"]
+        lines += columns(
+            [
+                (
+                    one["glass"]["id"],
+                    one["operation"],
+                    one["target"],
+                    f"by {one['glass']['person']}",
+                    f"handrail review {one['glass']['id']}",
+                )
+                for one in found["glass"]
+            ]
+        )
+    if found["questions"]:
+        lines += ["", "asked by a run:"]
+        lines += columns(
+            [
+                (
+                    f"run {one['run']}",
+                    one["operation"],
+                    one["question"]["text"],
+                    f"until {one['expires_at'][:16].replace('T', ' ')}",
+                    f"handrail answer {one['run']} {one['question']['name']} ...",
+                )
+                for one in found["questions"]
+            ]
+        )
     if found["held"]:
         lines += ["", "held until another person answers:"]
         lines += columns(

@@ -13,16 +13,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from handrail.core import records, signing
 from handrail.core.world import Declared, World
 from handrail.errors import FencedError, RefusedError, UsageError
 from handrail.plans.canonical import plain, time_text
-from handrail.plans.judging import is_passable
+from handrail.plans.judging import Case, is_passable, judge
 from handrail.plans.model import BrokenGlass, Decision, Plan
 from handrail.plans.policy import Glass, Policy
 from handrail.ports import Entry, Record
+
+if TYPE_CHECKING:
+    from handrail.core.deciding import Decided
 
 CHAIN = "break-glass"
 _ID_CHARACTERS = 8
@@ -56,6 +59,21 @@ class Review:
     made_at: str
     because: str
     signature: str
+
+
+def through(world: World, decided: Decided, because: str) -> Decided:
+    """Break the glass for a judged plan, and return it as it is judged then.
+
+    Raises:
+        RefusedError, UsageError: as `break_glass`.
+    """
+    declared = decided.declared
+    glass = break_glass(world, declared.policy, decided.plan, because)
+    plan = replace(decided.plan, facts=replace(decided.plan.facts, glass=glass))
+    case = Case(plan, decided.operation, declared.estate, declared.policy)
+    plan = judge(case, world.guards)
+    world.journal.append(records.plan_chain(plan.digest), "planned", _body(plan))
+    return replace(decided, plan=plan)
 
 
 def break_glass(world: World, policy: Policy, plan: Plan, because: str) -> BrokenGlass:
@@ -239,7 +257,7 @@ def accept(world: World, declared: Declared, what: str, said: Review) -> Break:
 def _prepared(
     world: World, declared: Declared, what: str, people: Sequence[str], because: str
 ) -> tuple[Break, Review]:
-    broken = _find(world, what)
+    broken = find(world, what)
     person = _reviewer(declared.policy, broken, people)
     if len(because.split()) < _WORDS:
         raise UsageError(
@@ -248,7 +266,12 @@ def _prepared(
     return broken, Review(broken.glass.id, person, time_text(world.clock.now()), because, "")
 
 
-def _find(world: World, what: str) -> Break:
+def find(world: World, what: str) -> Break:
+    """Return what is meant, and waits for a review.
+
+    Raises:
+        UsageError: there is no such glass, or it was reviewed already.
+    """
     every = breaks(world)
     is_run = what.isdecimal() and world.journal.last(records.run_chain(int(what))) is not None
     name = _of_run(world, int(what)) if is_run else what.lower()

@@ -8,10 +8,10 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from handrail.core import backups, guarding, scripts, together
+from handrail.core import attending, backups, guarding, scripts, together
 from handrail.core.deciding import Decided
 from handrail.core.world import Talk, World
 from handrail.errors import RefusedError, StoreError
@@ -37,6 +37,7 @@ class Rehearsing:
     chain: str
     folder: Path
     clone_at: Path | None = None
+    answers: dict[str, str] = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:
@@ -82,11 +83,7 @@ def run_script(
     with guarding.opened(world, clone, limits, observed, private, hearing) as guard:
         finished, reports = guarding.attend(
             guard,
-            lambda connection: world.processes.run(
-                _command(rehearsal, target, connection, undo=undo),
-                lambda _: None,
-                rehearsal.talk.output,
-            ),
+            lambda connection: _run(rehearsal, target, connection, undo=undo),
             lambda _: None,  # what it tried to reach is a finding of the rehearsal, told as one
             always=True,
         )
@@ -103,13 +100,36 @@ def run_script(
     return finished, guarding.one_report(clone, reports)
 
 
+def _run(rehearsal: Rehearsing, target: Store, connection: Connection, *, undo: bool) -> Finished:
+    """Run the script to its end, and answer what it asks; of an undo nobody is asked."""
+    world, operation = rehearsal.world, rehearsal.decided.operation
+
+    def note(kind: str, name: str, value: str, person: str) -> None:
+        rehearsal.note("answered", question=name, outcome=kind, value=value, by=person)
+        rehearsal.answers[name] = value if kind == "answer" else kind
+
+    clerk = attending.Clerk(
+        () if undo else operation.questions,
+        rehearsal.plan.request.parameters,
+        attending.by_default,
+        note,
+    )
+    command = _command(rehearsal, target, connection, undo=undo)
+    with attending.attending(scripts.home_of(world, _token(rehearsal)), clerk):
+        return world.processes.run(command, lambda _: None, rehearsal.talk.output)
+
+
+def _token(rehearsal: Rehearsing) -> str:
+    return f"rehearsal-{rehearsal.id}"
+
+
 def _command(
     rehearsal: Rehearsing, target: Store, connection: Connection, *, undo: bool
 ) -> Command:
     world, decided = rehearsal.world, rehearsal.decided
     real = target.connection()
     own = [part.connection() for part in together.parts_of(target)]
-    token = f"rehearsal-{rehearsal.id}"
+    token = _token(rehearsal)
     confine = Confine(
         writable=(*connection.paths, scripts.home_of(world, token)),
         replaced=guarding.replaced(real, connection),

@@ -237,6 +237,7 @@ def _measure(
         undo_trace=undone.report.trace if undone.report else (),
         undo_unheld=undone.report.unheld if undone.report else (),
         role=report.role,
+        answers=tuple(sorted(rehearsal.answers.items())),
     )
     if rehearsal.decided.declared.policy.guard.role == "own":
         return measured

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from handrail.core import (
     approving,
+    asking,
+    attending,
     backups,
     covering,
     deciding,
@@ -264,22 +266,40 @@ class Run:
             token=self._chain,
             folder=self._folder,
             confine=guarding.cage(self._world, self._store, connection, self._chain),
+            waits=True,
         )
         if self._of_walk is not None:
             command = replace(command, is_over=self._of_walk.is_over)
         self.note("step-begun", step=step.id, output=command.output)
         self._talk.begin("run", step.argv[0])
         try:
-            return self._world.processes.run(
-                command,
-                lambda process: self.note("step-started", process=process),
-                self._talk.output,
-            )
+            with attending.attending(scripts.home_of(self._world, self._chain), self._clerk()):
+                return self._world.processes.run(
+                    command,
+                    lambda process: self.note("step-started", process=process),
+                    self._talk.output,
+                )
         except KeyboardInterrupt:
             return Finished(-2, "interrupted", 0.0, 0)
         except ScriptError as error:
             self._talk.output(f"{error.message}\n".encode())
             return Finished(127, "not-started", 0.0, 0)
+
+    def _clerk(self) -> attending.Clerk:
+        """Return whoever answers what the script asks."""
+        plan, policy = self._decided.plan, self._decided.declared.policy
+        resource, operation = plan.target.stores[0], plan.request.operation
+        reply = attending.by_people(
+            self._world, policy, self._number, resource, operation, self._talk
+        )
+        return attending.Clerk(
+            self._decided.operation.questions,
+            plan.request.parameters,
+            reply,
+            lambda kind, name, value, person: self.note(
+                "answered", question=name, outcome=kind, value=value, by=person
+            ),
+        )
 
     def _find_out(self) -> None:
         """The process that ran the script is gone: end what it left, and let somebody say."""
@@ -543,6 +563,7 @@ class Run:
         """Clean up after this ended run, and let the resource know that it is free."""
         for token in (self._chain, f"undo-{self._number}"):
             scripts.clear(self._world, token)
+        asking.clear(self._world, self._number)
         after = self._folder / "after"
         for folder in (self._folder / name for name in ("before", "opened", "guard")):
             shutil.rmtree(folder, ignore_errors=True)  # they may hold what the target does

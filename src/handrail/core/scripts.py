@@ -11,11 +11,13 @@ Rules:
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from handrail.core import desk
 from handrail.core.world import World
 from handrail.errors import ScriptError
 from handrail.operations.model import Operation
@@ -38,6 +40,7 @@ def command(
     folder: Path,
     undo: bool = False,
     confine: Confine | None = None,
+    waits: bool = False,
 ) -> Command:
     """Return how to run a step's script, or its undo.
 
@@ -51,6 +54,7 @@ def command(
         folder: private directory of this run: output is kept there.
         undo: run the undo instead.
         confine: what it may reach, where this machine can see to that.
+        waits: whether people answer what it asks: that takes their time, not the script's.
     """
     home = home_of(world, token)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,11 +77,17 @@ def command(
         argv=words,
         cwd=world.root,
         environment=_environment(world, operation, plan, connection, token, home),
-        timeout_s=step.timeout_s,
+        timeout_s=step.timeout_s + (_waiting_s(operation, plan) if waits else 0),
         output=folder / ("undo.log" if undo else "output.log"),
         confine=confine,
         watched=world.root if confine and not confine.network_only else None,
     )
+
+
+def _waiting_s(operation: Operation, plan: Plan) -> int:
+    """Return how long a script may wait for answers that were not given beforehand."""
+    given = plan.request.parameters
+    return sum(q.expires_s for q in operation.questions if q.name not in given)
 
 
 def _environment(
@@ -90,6 +100,8 @@ def _environment(
         f"HANDRAIL_PARAMETER_{name.upper().replace('-', '_').replace('.', '_')}": value
         for name, value in plan.request.parameters.items()
     }
+    if operation.questions:
+        passed["PATH"] = f"{desk.folder_of(home)}:{passed.get('PATH', os.defpath)}"
     return {
         "HOME": str(home),
         **passed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from handrail.core import clones, holding, records
+from handrail.core import asking, breaking, clones, holding, records
 from handrail.core.recalling import story
 from handrail.core.world import Declared, World
 from handrail.plans.canonical import plain
@@ -45,6 +45,10 @@ def survey(
         "waiting": waiting[-_PLANS:],
         "unfinished": [run for run in runs if run["outcome"].startswith("unfinished")],
         "runs": runs,
+        "glass": [
+            plain(one) for one in breaking.breaks(world) if one.review is None and sees(one.target)
+        ],
+        "questions": [plain(one) for one in asking.open_questions(world) if sees(one.resource)],
         "held": [plain(held) for held in holding.standing(world) if sees(held.resource)],
         "leftover_clones": [at.name for at in clones.leftover(world)],
     }

@@ -383,7 +383,10 @@ def fraction(text: str) -> float:
 TEXT = Text()
 NAME_TEXT = Text(NAME.pattern, "a name", code="estate.bad-name", number={"type": "number"})
 REFERENCE = Text(r"[a-z]+/[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a reference such as `store/name`")
-DURATION = Text(r"[0-9]{1,6} ?[smhdw]", "a duration such as `10m`, `24h` or `30d`", convert=seconds)
+DURATION_PATTERN = re.compile(r"[0-9]{1,6} ?[smhdw]")
+DURATION = Text(
+    DURATION_PATTERN.pattern, "a duration such as `10m`, `24h` or `30d`", convert=seconds
+)
 PERCENT = Text(r"[0-9]{1,3}(\.[0-9]+)? ?%", "a percentage such as `1%`", convert=fraction)
 _WHOLE = {"type": "integer", "minimum": 0}
 COUNT = Text(r"[0-9]{1,15}", "a whole number", convert=int, number=_WHOLE)

@@ -112,6 +112,7 @@ class Rehearsal:
         undo_unheld: of these, what took effect as it ran.
         role: as whom it ran: `own`, or `limited` to what the budget needs.
         role_because: why not as a limited role, where that was tried; else empty.
+        answers: what it asked, and was answered there: question and value.
     """
 
     id: str
@@ -142,6 +143,7 @@ class Rehearsal:
     undo_unheld: tuple[str, ...] = ()
     role: str = "own"
     role_because: str = ""
+    answers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""Sign that you looked at what somebody did behind broken glass, and say what you found.
+
+Until then the glass cannot be broken again. Nobody reviews their own.
+
+examples:
+  handrail review 412 --because "the disk was full; the rows deleted were the right ones"
+  handrail review 5d0c7e1f --because "..." --key ~/.ssh/id_ed25519
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from handrail.errors import UsageError
+
+if TYPE_CHECKING:
+    from handrail.cli.call import Call
+    from handrail.core.breaking import Break
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "what", metavar="RUN-OR-ID", help="number of the run, or id of the broken glass"
+    )
+    parser.add_argument("--because", default="", metavar="TEXT", help="what you found, in words")
+    parser.add_argument("--key", metavar="FILE", help="SSH key to sign with")
+    parser.add_argument("--yes", action="store_true", help="sign without asking")
+
+
+def run(call: Call) -> int:
+    """Show what was done, ask, sign and record."""
+    from handrail.cli import screen
+    from handrail.cli.approve import ask, key_of
+    from handrail.core import breaking
+
+    options = call.options
+    broken = breaking.find(call.world, options.what)
+    if not options.json:
+        screen.write("\n".join(lines(broken)))
+    if not options.yes and ask("sign that you looked at it? [y/N] ").lower() != "y":
+        raise UsageError("usage", "not signed")
+    reviewed = breaking.review(
+        call.world, call.declared, options.what, key_of(call), options.because
+    )
+    if options.json:
+        from handrail.plans.canonical import plain
+
+        screen.write_json({"format": 1, "glass": plain(reviewed)})
+    elif reviewed.review is not None:
+        screen.write(f"reviewed by {reviewed.review.person}: {reviewed.glass.id}.")
+    return 0
+
+
+def lines(broken: Break) -> list[str]:
+    """Return who broke the glass, for what, why, and what that passed."""
+    from handrail.cli.screen import columns, short, wrap
+
+    glass = broken.glass
+    head = (
+        f"{glass.person} broke the glass at {glass.made_at[:16].replace('T', ' ')} UTC for "
+        f"{broken.operation} on {broken.target}, risk {broken.risk}, plan {short(glass.digest)}"
+    )
+    said = wrap(f'because: "{glass.because}"', "  ")
+    return [wrap(head, "  "), said, "passed:", *columns(broken.passed), ""]
