@@ -27,7 +27,9 @@ if TYPE_CHECKING:
         Checks,
         Clock,
         Engine,
+        Journal,
         Keys,
+        Locks,
         Notifier,
         Processes,
         Sealer,
@@ -39,6 +41,9 @@ SETTINGS = {
     "HANDRAIL_ROOT": "The team's repository; else the nearest folder upwards that has `estate/`, "
     "`operations/` or `.handrail/`; else the present one.",
     "HANDRAIL_STATE": "Handrail's own directory; else `.handrail/` in the repository.",
+    "HANDRAIL_JOURNAL": "The address of a PostgreSQL database that keeps a team's journal and "
+    "locks, `postgres://...`; else they are files in Handrail's own directory. It may hold a "
+    "password, and is never shown.",
     "HANDRAIL_PERSON": "Who works here, as in `allowed_signers`; else `user.email` of git.",
     "HANDRAIL_KEY": "The SSH key that `handrail approve` signs with; else git's "
     "`user.signingkey`, else `~/.ssh/id_ed25519`.",
@@ -118,9 +123,7 @@ def world(
     root: Path, state: Path, environment: Mapping[str, str], installed: tuple[Kit, ...] = ()
 ) -> World:
     """Return the ports of this machine. Opens nothing and writes nothing."""
-    from handrail.adapters.file_locks import FileLocks
     from handrail.adapters.git_repository import GitRepository
-    from handrail.adapters.sqlite_journal import SqliteJournal
     from handrail.adapters.system import RandomIds, SystemClock
     from handrail.core.world import World
 
@@ -143,6 +146,7 @@ def world(
         return open_notifier(destination, root, environment, clock, secrets)
 
     repository = GitRepository(root)
+    journal, locks = _journal_and_locks(state, environment, clock, secrets)
     return World(
         root=root,
         state=state,
@@ -151,8 +155,8 @@ def world(
         guards=(*BUILT_IN, *(guard for kit in installed for guard in kit.guards)),
         clock=clock,
         ids=RandomIds(),
-        journal=SqliteJournal(state / "journal.db", clock, secrets=secrets),
-        locks=FileLocks(state / "locks"),
+        journal=journal,
+        locks=locks,
         repository=repository,
         keys=_later(_keys),
         processes=_later(_processes),
@@ -178,6 +182,30 @@ def engine(
     from handrail.adapters.embedded import EmbeddedEngine
 
     return EmbeddedEngine(world.journal, world.clock, world.ids, world.locks, acts, say=say)
+
+
+def _journal_and_locks(
+    state: Path, environment: Mapping[str, str], clock: Clock, secrets: set[str]
+) -> tuple[Journal, Locks]:
+    """Return where records and locks are kept; `secrets` grows by those of the address.
+
+    Raises:
+        UsageError: HANDRAIL_JOURNAL is no address of PostgreSQL.
+    """
+    address = environment.get("HANDRAIL_JOURNAL", "")
+    if not address:
+        from handrail.adapters.file_locks import FileLocks
+        from handrail.adapters.sqlite_journal import SqliteJournal
+
+        journal = SqliteJournal(state / "journal.db", clock, secrets=secrets)
+        return journal, FileLocks(state / "locks")
+    from handrail.adapters.postgres_journal.journal import PostgresJournal
+    from handrail.adapters.postgres_journal.link import Link
+    from handrail.adapters.postgres_journal.locks import PostgresLocks
+
+    link = Link(address)
+    secrets.update(link.secrets)
+    return PostgresJournal(link, clock, secrets=secrets), PostgresLocks(link, clock)
 
 
 class _Later:

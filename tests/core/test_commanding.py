@@ -195,6 +195,7 @@ REDIS = part("redis", "redis://cache:6379/0", "redis://g:s@127.0.0.1:6001/0")
         ("PGSSLROOTCERT", "/etc/ssl/ca.pem", None),
         ("PGPASSFILE", "/home/ana/.pgpass", None),
         ("REDISCLI_AUTH", "x", None),
+        ("HANDRAIL_JOURNAL", "postgres://team:other@elsewhere/journal", None),
         ("REDIS_URL", "redis://cache", None),
         ("CACHE", "redis://cache:6379", "redis://cache:6379"),
         ("CACHE_0", "redis://:x@cache/0", "redis://g:s@127.0.0.1:6001/0"),

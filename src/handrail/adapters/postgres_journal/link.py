@@ -22,6 +22,7 @@ from handrail.errors import JournalError, UsageError
 
 T = TypeVar("T")
 APPLICATION = "handrail journal"
+_SCHEMES = ("postgres://", "postgresql://")
 _CONNECT_TIMEOUT_S = 10
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _ENDING_S = 5.0
@@ -82,13 +83,16 @@ class Link:
             UsageError: the address cannot be read. It is not repeated: it may hold a password.
         """
         try:
-            given = conninfo.conninfo_to_dict(url)
+            # Not `host=... dbname=...`: a path that was meant for a file would be taken for one.
+            given = conninfo.conninfo_to_dict(url) if url.startswith(_SCHEMES) else {}
         except psycopg.Error:
+            given = {}
+        if not given:
             raise UsageError(
                 "usage",
                 "the address in HANDRAIL_JOURNAL cannot be read",
                 hint="write it as postgres://user@host:5432/database",
-            ) from None
+            )
         self._given = {key: str(value) for key, value in given.items() if value is not None}
         self._patience_s = patience_s
         self._session: Bounded | None = None
