@@ -40,6 +40,10 @@ GROUPS = {
         "resume": "go on with a run that was cut off",
         "undo": "put back what a run changed",
     },
+    "team": {
+        "serve": "serve the API: for people with a token, and for HANDRAIL_URL",
+        "tokens": "make, list and revoke the tokens of people",
+    },
     "look": {
         "runs": "list runs, or show one",
         "explain": "print every decision of a plan or run again, from the record",
@@ -47,6 +51,7 @@ GROUPS = {
     },
 }
 HIDDEN = {
+    "errand": "do one rehearsal or run for a server",
     "reap": "destroy a clone when its rehearsal dies",
     "complete": "print what may stand at the end of a command line",
 }
