@@ -34,10 +34,11 @@ class Wanted(_Given, frozen=True):
 
 
 class Because(_Given, frozen=True):
-    """What an approver says: why, and at risk critical the target's name, typed out."""
+    """What an approver says: why; at risk critical the target's name; how long it stands."""
 
     because: Words = ""
     name: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    standing_s: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
 
 
 class Signed(_Given, frozen=True):
@@ -181,9 +182,12 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 class Approved(msgspec.Struct, frozen=True):
-    """An approval that was recorded."""
+    """An approval that was recorded; how many people are still lacking, and who of a group may."""
 
     approval: Approval
+    lacking: int
+    wanted: int
+    may: tuple[str, ...]
 
 
 class PreparedRelease(msgspec.Struct, frozen=True):

@@ -18,13 +18,14 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from handrail.errors import KeysError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from handrail.cli.call import Call
     from handrail.plans.model import Approval, Plan
 
@@ -56,11 +57,11 @@ def run(call: Call) -> int:
 
     options = call.options
     plan = records.find_plan(call.world.journal, options.digest)
-    standing_s = _standing_s(options.standing)
+    standing_s = seconds_of(options.standing)
     if not options.json:
         plans.show(call, plan, with_next=False)
         screen.write("")
-    name = _confirm(call, plan)
+    name = confirm(call, plan)
     approval = approving.approve(
         call.world,
         call.declared,
@@ -75,11 +76,11 @@ def run(call: Call) -> int:
 
         screen.write_json({"format": 1, "approval": plain(approval)})
     else:
-        screen.write("\n".join(_lines(call, plan, approval)))
+        screen.write("\n".join(lines(plan, approval, *_tally(call, plan, approval))))
     return 0
 
 
-def _standing_s(text: str | None) -> int:
+def seconds_of(text: str | None) -> int:
     """Return the seconds of `--standing`; 0 where it is not given."""
     from handrail.estate.shapes import DURATION_PATTERN, seconds
 
@@ -90,36 +91,45 @@ def _standing_s(text: str | None) -> int:
     return seconds(text)
 
 
-def _lines(call: Call, plan: Plan, approval: Approval) -> list[str]:
-    """Return what was approved, and what comes next."""
-    from handrail.cli import screen
-    from handrail.core import observing
-    from handrail.plans import quorum
+def _tally(call: Call, plan: Plan, approval: Approval) -> tuple[int, int, tuple[str, ...]]:
+    """Return how many have still to approve, of how many, and who may."""
+    from handrail.core.approving import tally
 
-    policy, short = call.declared.policy, screen.short(plan.digest)
-    now = approval.made_at
-    counted = observing.valid_approvals(call.world, plan, now)
-    plan = replace(plan, facts=replace(plan.facts, approvals=counted, now=now))
-    scope = "for one run"
+    return tally(call.world, call.declared.policy, plan, approval.made_at)
+
+
+def lines(
+    plan: Plan, approval: Approval, more: int, wanted: int, candidates: Sequence[str]
+) -> list[str]:
+    """Return what was approved, and what comes next.
+
+    Args:
+        plan: as recorded.
+        approval: the new one.
+        more: how many people have still to approve.
+        wanted: how many it takes.
+        candidates: who may; empty for anybody in `allowed_signers`.
+    """
+    from handrail.cli import screen
+
+    short, scope = screen.short(plan.digest), "for one run"
     if approval.bounds is not None:
         scope = (
             f"for every run of {plan.request.operation} on {plan.target.resource} that stays "
             f"inside this budget; handrail withdraw {approval.id} ends it"
         )
     until = approval.expires_at[:16].replace("T", " ")
-    lines = [screen.wrap(f"approved {short} as {approval.person}, until {until} UTC, {scope}.", "")]
-    more = quorum.lacking(plan, policy)
+    said = [screen.wrap(f"approved {short} as {approval.person}, until {until} UTC, {scope}.", "")]
     if more:
-        of = quorum.wanted(policy, plan.risk)
-        may = ", ".join(quorum.candidates(plan, policy)) or "anybody else in allowed_signers"
-        lines.append(f"{of - more} of {of} have approved.")
-        lines.append(screen.wrap(f"next: handrail approve {short}     (ask {may})", "      "))
-        return lines
+        may = ", ".join(candidates) or "anybody else in allowed_signers"
+        said.append(f"{wanted - more} of {wanted} have approved.")
+        said.append(screen.wrap(f"next: handrail approve {short}     (ask {may})", "      "))
+        return said
     who = plan.request.person or "whoever asked"
-    return [*lines, f"next: handrail run {short}     ({who} does that)"]
+    return [*said, f"next: handrail run {short}     ({who} does that)"]
 
 
-def _confirm(call: Call, plan: Plan) -> str:
+def confirm(call: Call, plan: Plan) -> str:
     """Ask what must be asked, and return the target's name as it was typed."""
     from handrail.core.approving import names_target
 

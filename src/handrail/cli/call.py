@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from handrail.errors import UsageError
 
@@ -36,7 +36,7 @@ class Call:
         self.options: Any = options
 
     @classmethod
-    def parse(cls, name: str, command: ModuleType, words: Sequence[str]) -> Call:
+    def parse(cls, name: str, command: ModuleType, words: Sequence[str]) -> Self:
         """Return the call that `words` say.
 
         Raises:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from handrail.errors import DeclarationError, DeclarationErrors
+from handrail.errors import DeclarationError, DeclarationErrors, HandrailError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from handrail.cli.call import Call
 
 
@@ -40,13 +42,17 @@ def run(call: Call) -> int:
         )
     except DeclarationErrors as error:
         errors = error.errors
-    _show(call, errors, warnings, counted)
+    show(call, errors, warnings, counted)
     return 2 if errors or (call.options.strict and warnings) else 0
 
 
-def _show(
-    call: Call, errors: tuple[DeclarationError, ...], warnings: list[DeclarationError], counted: str
+def show(
+    call: Call,
+    errors: Sequence[HandrailError],
+    warnings: Sequence[HandrailError],
+    counted: str,
 ) -> None:
+    """Write what is wrong, and what there is."""
     from handrail.cli import screen
     from handrail.errors import render
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from handrail.cli.call import Call
+    from handrail.plans.model import Plan
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +22,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Show the recorded plan with every decision, the silent ones too."""
-    from handrail.cli import plan as plans
-    from handrail.cli import screen
     from handrail.core import recalling, records
 
     what = call.options.what
@@ -32,6 +31,14 @@ def run(call: Call) -> int:
         if is_run
         else records.find_plan(call.world.journal, what)
     )
+    return show(call, plan)
+
+
+def show(call: Call, plan: Plan) -> int:
+    """Write a recorded plan with every decision."""
+    from handrail.cli import plan as plans
+    from handrail.cli import screen
+
     if call.options.json:
         screen.write_json(plans.as_json(plan))
         return 0

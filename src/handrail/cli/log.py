@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from handrail.errors import JournalError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from handrail.cli.call import Call
 
 
@@ -33,10 +35,11 @@ def run(call: Call) -> int:
         for line in call.world.journal.export():
             sys.stdout.write(line + "\n")
         return 0
-    return _verify(call)
+    return verify(call, lambda: list(call.world.journal.export()))
 
 
-def _verify(call: Call) -> int:
+def verify(call: Call, exported: Callable[[], list[str]]) -> int:
+    """Verify an export, of a file or as it is made now, and say what is wrong with it."""
     from handrail.cli import screen
     from handrail.core.journal import verify_export
 
@@ -50,7 +53,7 @@ def _verify(call: Call) -> int:
                 "journal.damaged", f"{options.file} cannot be read: {error}"
             ) from error
     else:
-        lines = list(call.world.journal.export())
+        lines = exported()
     problems = verify_export(lines, head=options.head)
     head = _head(lines)
     records = sum('"chain"' in line for line in lines)  # an export ends in a line that is none

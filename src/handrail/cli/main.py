@@ -120,6 +120,11 @@ def _dispatch(words: list[str]) -> int:
     from handrail.cli.call import Call
 
     module = import_module(f"handrail.cli.{name}")
+    if os.environ.get("HANDRAIL_URL") and name not in HIDDEN:
+        from handrail.cli import remote
+
+        if name not in remote.ANYWHERE:
+            return remote.run(name, module, words[1:])
     call = Call.parse(name, module, words[1:])
     code: int = module.run(call)
     return code

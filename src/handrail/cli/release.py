@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING
 from handrail.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from handrail.cli.call import Call
+    from handrail.core.holding import Held, Release
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,12 +33,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Show the statement, ask, sign and record."""
-    from handrail.cli import screen
-    from handrail.cli.approve import ask, key_of
+    from handrail.cli.approve import key_of
     from handrail.core import holding
 
     options = call.options
     found = [held for held in holding.standing(call.world) if held.id.startswith(options.id)]
+    confirm(call, found)
+    released = holding.release(
+        call.world,
+        options.id,
+        key_of(call),
+        allow=not options.refuse,
+        because=options.because,
+    )
+    return show(call, released)
+
+
+def confirm(call: Call, found: Sequence[Held]) -> None:
+    """Show what waits, and ask whether that is meant.
+
+    Raises:
+        UsageError: it is not.
+    """
+    from handrail.cli import screen
+    from handrail.cli.approve import ask
+
+    options = call.options
     if not options.json:
         for held in found:
             screen.write(
@@ -45,14 +68,13 @@ def run(call: Call) -> int:
     said = "refuse" if options.refuse else "let it go on"
     if not options.yes and found and ask(f"{said}? [y/N] ").lower() != "y":
         raise UsageError("usage", "not signed")
-    released = holding.release(
-        call.world,
-        options.id,
-        key_of(call),
-        allow=not options.refuse,
-        because=options.because,
-    )
-    if options.json:
+
+
+def show(call: Call, released: Release) -> int:
+    """Write what was said of a statement."""
+    from handrail.cli import screen
+
+    if call.options.json:
         from handrail.plans.canonical import plain
 
         screen.write_json({"format": 1, "release": plain(released)})

@@ -16,12 +16,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from handrail.core import breaking, records, signing, standing
-from handrail.core.observing import payload
+from handrail.core.observing import payload, valid_approvals
 from handrail.core.world import Declared, World
 from handrail.errors import KeysError, RefusedError, UsageError
+from handrail.plans import quorum
 from handrail.plans.bounds import bounds_of
 from handrail.plans.canonical import plain, time_text
 from handrail.plans.model import Approval, Plan
+from handrail.plans.policy import Policy
 
 _ID = re.compile("[0-9a-f]{12}")
 # Between what is to be signed and its signature: for whoever looks for the key's passphrase.
@@ -227,6 +229,14 @@ def use(world: World, plan: Plan, run: str) -> tuple[str, ...]:
                 hint=f"handrail approve {plan.digest[:4]}-{plan.digest[4:8]}",
             )
     return tuple(approval.id for approval in plan.facts.approvals)
+
+
+def tally(world: World, policy: Policy, plan: Plan, now: str) -> tuple[int, int, tuple[str, ...]]:
+    """Return how many people have still to approve `plan`, of how many, and who of a group may."""
+    counted = valid_approvals(world, plan, now)
+    plan = replace(plan, facts=replace(plan.facts, approvals=counted, now=now))
+    lacking, wanted = quorum.lacking(plan, policy), quorum.wanted(policy, plan.risk)
+    return lacking, wanted, quorum.candidates(plan, policy)
 
 
 def lapse(world: World, digest: str, now: str) -> None:

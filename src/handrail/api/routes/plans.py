@@ -71,7 +71,12 @@ def prepare(asked: Asked) -> Answer:
     """Answer what the person has to sign."""
     plan, said = plan_of(asked), asked.body
     unsigned = approving.prepare(
-        asked.world, asked.declared, plan, because=said.because, typed=said.name
+        asked.world,
+        asked.declared,
+        plan,
+        because=said.because,
+        typed=said.name,
+        standing_s=said.standing_s,
     )
     signed = payload(unsigned, plan.target.resource)
     return Answer(Prepared(unsigned, signed.decode()))
@@ -82,7 +87,9 @@ def approve(asked: Asked) -> Answer:
     plan = plan_of(asked)
     approval = approving.accept(asked.world, asked.declared, plan, asked.body.approval)
     asked.server.metrics.approvals.inc()
-    return Answer(Approved(approval), 201)
+    policy = asked.declared.policy
+    lacking, wanted, may = approving.tally(asked.world, policy, plan, approval.made_at)
+    return Answer(Approved(approval, lacking, wanted, may), 201)
 
 
 ROUTES = (
