@@ -6,6 +6,8 @@ Rules:
 - `Do` and `Undo` are written (`before`) before they act, and what came of them after (`after`).
 - What is over stays over: a time that has passed leaves a mark, so a clock that is set back does
   not bring it again. How long something rests is counted on a clock that nobody sets.
+- `Undo`s begin in the order they are told: one whose step is still being checked keeps the others
+  waiting.
 - What a move costs does not grow with the walk, but with what is under way.
 """
 
@@ -376,6 +378,12 @@ def _undo_again(course: Course, number: int) -> list[Move]:
     return [] if course.hold else [Undo(name, course.steps.at(number).attempts)]
 
 
+def is_past(course: Course, number: int) -> bool:
+    """Whether a step in the line is not to be undone any more."""
+    is_stuck = course.layout.lane_of[number] in course.stuck
+    return is_stuck or course.steps.at(number).state == "undone"
+
+
 def _undo_next(course: Course) -> list[Move]:
     """Return the steps to undo now: never one before what ended after it has begun to be undone."""
     layout, bounds, line = course.layout, course.layout.walk.bounds, course.undo_line or ()
@@ -384,7 +392,7 @@ def _undo_next(course: Course) -> list[Move]:
     found: list[Move] = []
     for number in line[course.undo_next :]:
         lane, name = layout.lane_of[number], layout.ids[number]
-        if lane in course.stuck:
+        if is_past(course, number):
             continue
         if lane in busy or len(busy) >= bounds.at_once:
             break

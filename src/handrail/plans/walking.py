@@ -16,7 +16,7 @@ from datetime import datetime
 from types import MappingProxyType
 
 from handrail.errors import JournalError
-from handrail.plans.moving import moves, show
+from handrail.plans.moving import is_past, moves, show
 from handrail.plans.standing import Course, Layout, Member, Standing, Steps, StepStanding
 from handrail.plans.walk import Mark, Walk
 
@@ -236,6 +236,8 @@ def _unknown(course: Course, mark: Mark) -> Course:
 
 
 def _checked(course: Course, mark: Mark) -> Course:
+    if course.undo_line is not None or course.steps.at(_number(course, mark)).state != "cut-off":
+        return course  # it comes too late: what may have been done is being undone
     outcome = _text(mark, "outcome")
     if outcome in {"done", "failed", "later"}:
         return _FOLDS[outcome](course, mark)
@@ -268,12 +270,13 @@ def _undo_begun(course: Course, mark: Mark) -> Course:
     number = _number(course, mark)
     lane = course.layout.lane_of[number]
     steps = course.steps.put(number, replace(course.steps.at(number), state="undoing"))
-    again = lane in course.undo_lanes
+    line, at = course.undo_line or (), course.undo_next
+    is_next = at < len(line) and line[at] == number
     return replace(
         course,
         steps=steps,
         undo_lanes={**course.undo_lanes, lane: number},
-        undo_next=course.undo_next + (not again),
+        undo_next=at + is_next,
     )
 
 
@@ -326,7 +329,7 @@ def _lined_up(course: Course) -> Course:
         course = replace(course, undo_line=line, undo_next=0, undo_lanes=empty, lanes=empty)
         course = replace(course, again=(), cut_off=none, asked=none)
     line, at = course.undo_line or (), course.undo_next
-    while at < len(line) and course.layout.lane_of[line[at]] in course.stuck:
+    while at < len(line) and is_past(course, line[at]):
         at += 1
     return course if at == course.undo_next else replace(course, undo_next=at)
 

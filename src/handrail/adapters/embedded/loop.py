@@ -24,7 +24,7 @@ from handrail.adapters.embedded.timers import Timers
 from handrail.adapters.embedded.writing import Batch, write
 from handrail.errors import HandrailError, JournalError, render
 from handrail.plans.hearing import heard
-from handrail.plans.moving import Acting, Note, Wake, before, call, moves
+from handrail.plans.moving import Acting, Note, Undo, Wake, before, call, moves
 from handrail.plans.standing import Course
 from handrail.plans.walk import Mark, Signal
 from handrail.plans.walk_records import SIGNALS, read_signal
@@ -351,7 +351,11 @@ class Loop:
                 return True
             if isinstance(move, Wake):
                 self._timers.set(walk.run, move, walk.offset_s)
-            if not isinstance(move, Acting) or move.step in walk.acting:
+            if not isinstance(move, Acting):
+                continue
+            if move.step in walk.acting:
+                if isinstance(move, Undo) and not isinstance(walk.acting[move.step], Undo):
+                    break  # it is still being checked: undoing has an order
                 continue
             if self._acting + len(batch.doing) >= self._pool.most:
                 self._starved.add(walk.run)
