@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +12,8 @@ from typing import Any
 import pytest
 
 from handrail.adapters.ssh import SshProcesses
-from handrail.errors import ScriptError
-from handrail.ports import Command, Finished, Forward
-from support.sshd import Sshd, echoing, run_sshd, wait_until
+from handrail.ports import Command, Finished
+from support.sshd import Sshd, run_sshd
 
 TIMEOUT_S = 30.0
 MARK = "5d0c" * 4

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from handrail.core import attending, backups, guarding, scripts, together
+from handrail.core import attending, backups, guarding, nodes, scripts, together
 from handrail.core.deciding import Decided
 from handrail.core.world import Talk, World
 from handrail.errors import RefusedError, StoreError
@@ -21,7 +21,7 @@ from handrail.plans.effect import Effect
 from handrail.plans.facts import Fingerprint
 from handrail.plans.holding import Limits, Report
 from handrail.plans.model import Plan
-from handrail.ports import Command, Confine, Connection, Finished, Store
+from handrail.ports import Command, Confine, Connection, Finished, Processes, Store
 
 MEASURED = Limits("measure")
 
@@ -43,6 +43,11 @@ class Rehearsing:
     def plan(self) -> Plan:
         """What is rehearsed."""
         return self.decided.plan
+
+    @property
+    def processes(self) -> Processes:
+        """What runs its script."""
+        return nodes.processes(self.world, self.plan, self.decided.declared.estate)
 
     def note(self, kind: str, **body: object) -> None:
         """Write one record of this rehearsal."""
@@ -76,7 +81,7 @@ def run_script(
     world = rehearsal.world
     private = rehearsal.folder / observed.name.replace("before", "guard")
     private.mkdir(mode=0o700)
-    exposed = target.fingerprint() if world.processes.can_confine() else None
+    exposed = target.fingerprint() if rehearsal.processes.can_confine() else None
     hearing = guarding.Hearing(
         lambda event: rehearsal.note("guard-event", event=event), rehearsal.talk
     )
@@ -116,7 +121,11 @@ def _run(rehearsal: Rehearsing, target: Store, connection: Connection, *, undo: 
     )
     command = _command(rehearsal, target, connection, undo=undo)
     with attending.attending(scripts.home_of(world, _token(rehearsal)), clerk):
-        return world.processes.run(command, lambda _: None, rehearsal.talk.output)
+        try:
+            return rehearsal.processes.run(command, lambda _: None, rehearsal.talk.output)
+        finally:
+            mark = scripts.mark_of(world, _token(rehearsal))
+            nodes.forget(rehearsal.processes, rehearsal.plan, (mark,), rehearsal.talk)
 
 
 def _token(rehearsal: Rehearsing) -> str:

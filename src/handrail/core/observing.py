@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from handrail.core import records, signing, standing, together
+from handrail.core import nodes, records, signing, standing, together
 from handrail.core.world import World
 from handrail.errors import HandrailError
 from handrail.estate.model import Resource
@@ -57,7 +57,7 @@ def observe(
     rehearsal = None
     if identity is not None:
         steps = steps_of(operation, resource.ref, request.parameters)
-        key = rehearsal_key(steps, material, request.parameters, identity)
+        key = rehearsal_key(steps, material, request.parameters, identity, operation.runs_on)
         rehearsal = records.rehearsal(world.journal, key)
     return Facts(
         now=time_text(world.clock.now()),
@@ -66,7 +66,7 @@ def observe(
         others=(reader.read("connections", answers.others) or ()) if answers else (),
         cannot_restore=(reader.read("restore", answers.can_restore) or "") if answers else "",
         # What is not rehearsed is not run behind a guard that knows its budget: nobody asks yet.
-        avoidable=world.processes.can_confine() if rehearsal else "",
+        avoidable=nodes.unconfined(world, operation) if rehearsal else "",
         holder=next(filter(None, map(world.locks.holder, together.refs(resource))), ""),
         unfinished=records.unfinished(world.journal, *together.refs(resource)),
         commit=reader.read("commit", lambda: world.repository.commit(paths) or "") or "",

@@ -67,6 +67,7 @@ def _recorded_operation(plan: Plan) -> Operation:
         timeout_s=step.timeout_s,
         function=step.function,
         declared=plan.declared_at != step.argv[0],
+        runs_on=plan.runs_on,
     )
 
 

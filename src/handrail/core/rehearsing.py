@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from handrail.core import backups, clones, guarding, privilege, records, standing, together
+from handrail.core import backups, clones, guarding, nodes, privilege, records, standing, together
 from handrail.core.clone_runs import Rehearsing, effects_of, ending, run_script
 from handrail.core.deciding import Decided, again
 from handrail.core.world import Talk, World
@@ -79,7 +79,9 @@ def _refuse_unsuitable(world: World, decided: Decided) -> None:
         raise RefusedError("store.failed", f"what {decided.resource.ref} holds cannot be read")
     if identity.marker:
         raise RefusedError("clone.not-distinct", f"{decided.resource.ref} is itself a clone")
-    reason = world.processes.can_confine()
+    runs = nodes.processes(world, decided.plan, decided.declared.estate)
+    nodes.check(runs, decided.plan, together.opened(world, decided.resource))
+    reason = runs.can_confine()
     if decided.declared.policy.confine == "require" and reason:
         raise RefusedError(
             "script.confine",

@@ -28,6 +28,7 @@ from handrail.core import (
     deciding,
     guarding,
     holding,
+    nodes,
     records,
     refusing,
     scripts,
@@ -54,7 +55,7 @@ from handrail.plans import budget as budgets
 from handrail.plans.amounts import duration, size
 from handrail.plans.effect import Effect
 from handrail.plans.model import Breach, Plan
-from handrail.ports import Connection, Finished, Store
+from handrail.ports import Connection, Finished, Processes, Store
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ class Run:
         self._of_walk = of_walk
         self._choice = choice or self._told.body("told").get("choice", "")
         self._store: Store = together.opened(world, decided.resource)
+
+    @property
+    def _processes(self) -> Processes:
+        """What runs its script."""
+        return nodes.processes(self._world, self._decided.plan, self._decided.declared.estate)
 
     def note(self, kind: str, **values: object) -> None:
         """Write one record of this run."""
@@ -159,7 +165,7 @@ class Run:
                 f"      handrail resume {self._number} --undo   to leave it",
             )
         if "step-begun" in self._told:
-            self._world.processes.end_leftovers(scripts.mark_of(self._world, self._chain))
+            self._processes.end_leftovers(scripts.mark_of(self._world, self._chain))
         try:
             return self._prepare()
         except KeyboardInterrupt:
@@ -173,6 +179,8 @@ class Run:
                 use = approving.use if self._decided.cover is None else covering.use
                 used = use(self._world, plan, self._chain)
                 self.note("approved", approvals=used)
+            if plan.runs_on:
+                nodes.check(self._processes, plan, self._store)
             self._back_up()
             self._observe("before")
         except JournalError:
@@ -221,8 +229,7 @@ class Run:
         if "step-done" in self._told:
             return records.decode(self._told.body("step-done")["finished"], Finished)
         if "step-started" in self._told:
-            self._find_out()
-            return None
+            return self._find_out()
         limits = guarding.limits_of(self._decided.plan, self._decided.declared.policy)
         resource = self._decided.plan.target.resource
         hearing = guarding.Hearing(
@@ -274,13 +281,15 @@ class Run:
         self._talk.begin("run", step.argv[0])
         try:
             with attending.attending(scripts.home_of(self._world, self._chain), self._clerk()):
-                return self._world.processes.run(
+                return self._processes.run(
                     command,
                     lambda process: self.note("step-started", process=process),
                     self._talk.output,
                 )
         except KeyboardInterrupt:
             return Finished(-2, "interrupted", 0.0, 0)
+        except WaitingError as error:
+            raise self._away(error) from error
         except ScriptError as error:
             self._talk.output(f"{error.message}\n".encode())
             return Finished(127, "not-started", 0.0, 0)
@@ -301,9 +310,60 @@ class Run:
             ),
         )
 
-    def _find_out(self) -> None:
-        """The process that ran the script is gone: end what it left, and let somebody say."""
-        ended = self._world.processes.end_leftovers(scripts.mark_of(self._world, self._chain))
+    def _away(self, error: HandrailError) -> WaitingError:
+        """Say that the node went away while the script ran there, and how to go on."""
+        plan = self._decided.plan
+        self.note("node-lost", node=plan.runs_on, why=error.message)
+        return WaitingError(
+            "run.unknown-outcome",
+            f"run {self._number}: {error.message}; whatever it had open in "
+            f"{plan.target.resource} was rolled back",
+            hint=f"handrail resume {self._number}          once {plan.runs_on} answers\n"
+            f"      handrail resume {self._number} --undo   not to wait for it",
+        )
+
+    def _collect(self) -> Finished | None:
+        """Return how a script ended that its node kept; None where nobody keeps one, or knows.
+
+        It went on without a guard, and so without its store: what it did is measured.
+        """
+        plan = self._decided.plan
+        if not plan.runs_on or self._choice == "undo":
+            return None
+        mark = scripts.mark_of(self._world, self._chain)
+        step, kept = plan.steps[0], self._folder / "output.log"
+        self._talk.begin("run", f"{step.argv[0]}, as {plan.runs_on} kept it")
+        try:
+            found = self._processes.collect(mark, kept, step.timeout_s, self._talk.output)
+        except KeyboardInterrupt:
+            found = Finished(-2, "interrupted", 0.0, 0)
+        except (ScriptError, WaitingError) as error:
+            if self._choice:
+                return None
+            raise self._away(error) from error
+        if found is not None:
+            self.note("step-done", step=step.id, finished=found, report=None, collected=True)
+            said = f"exit {found.exit_code}" if found.ended == "exited" else found.ended
+            self._talk.end("run", f"{step.argv[0]}, {said}", ok=found.exit_code == 0)
+        return found
+
+    def _leftovers(self) -> tuple[str, ...]:
+        """End what is left of the script; where its node is away, say that."""
+        try:
+            return self._processes.end_leftovers(scripts.mark_of(self._world, self._chain))
+        except ScriptError as error:
+            if not self._choice:
+                raise self._away(error) from error
+            return (error.message,)
+
+    def _find_out(self) -> Finished | None:
+        """The process that ran the script is gone: end what it left, and let somebody say.
+
+        Where the script ran on a node, that knows more: how it ended, or that it still runs.
+        """
+        if (found := self._collect()) is not None:
+            return found
+        ended = self._leftovers()
         effects = self._effects()
         self.note("outcome-unknown", leftovers=ended, effects=effects)
         if self._choice:
@@ -321,6 +381,7 @@ class Run:
                 hint=f"handrail resume {self._number} --undo     to put everything back\n"
                 f"      handrail resume {self._number} --accept   if what is there is right",
             )
+        return None
 
     def _measure(self) -> tuple[tuple[Effect, ...], tuple[Breach, ...]]:
         plan = self._decided.plan
@@ -537,6 +598,7 @@ class Run:
             self._talk,
             self.note,
             guarding.limits_of(self._decided.plan, self._decided.declared.policy, undo=True),
+            self._undoing_processes(),
         )
         if not undone.worked:
             return self._end(
@@ -559,10 +621,28 @@ class Run:
             Outcome(self._number, outcome, why, effects, breaches, report=self._told.report)
         )
 
+    def _undoing_processes(self) -> Processes:
+        """Return what runs an undo script; an undo by restore needs no node."""
+        is_script = self._decided.plan.steps[0].undo == "script"
+        return self._processes if is_script else self._world.processes
+
+    def _forget(self) -> None:
+        """Let the node remove what it kept: all of it is recorded."""
+        plan, told = self._decided.plan, self._told
+        tokens = [self._chain] if "step-begun" in told else []
+        tokens += [f"undo-{self._number}"] if "undo-begun" in told else []
+        if plan.runs_on and tokens:
+            marks = tuple(scripts.mark_of(self._world, token) for token in tokens)
+            try:
+                nodes.forget(self._processes, plan, marks, self._talk)
+            except ScriptError:
+                return  # it is not declared any more
+
     def _tell(self, ended: Outcome) -> Outcome:
         """Clean up after this ended run, and let the resource know that it is free."""
         for token in (self._chain, f"undo-{self._number}"):
             scripts.clear(self._world, token)
+        self._forget()
         asking.clear(self._world, self._number)
         after = self._folder / "after"
         for folder in (self._folder / name for name in ("before", "opened", "guard")):

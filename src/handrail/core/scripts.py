@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from handrail.core import desk
@@ -23,10 +25,11 @@ from handrail.errors import ScriptError
 from handrail.operations.model import Operation
 from handrail.plans.canonical import sha256
 from handrail.plans.model import Plan, Step
-from handrail.ports import Command, Confine, Connection
+from handrail.ports import Command, Confine, Connection, Forward
 
 _MARK_CHARACTERS = 16
 _PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "TZ", "USER", "LOGNAME", "SHELL")
+_OF_A_PLACE = frozenset({"HOME", *_PASSED})
 
 
 def command(
@@ -73,14 +76,19 @@ def command(
         )
     elif not program.exists():
         raise ScriptError("script.start", f"there is no `{argv[0]}`")
+    forwards: tuple[Forward, ...] = ()
+    if plan.runs_on:
+        connection, forwards = _from_afar(connection)
     return Command(
         argv=words,
         cwd=world.root,
-        environment=_environment(world, operation, plan, connection, token, home),
+        environment=_there(plan, _environment(world, operation, plan, connection, token, home)),
         timeout_s=step.timeout_s + (_waiting_s(operation, plan) if waits else 0),
         output=folder / ("undo.log" if undo else "output.log"),
         confine=confine,
         watched=world.root if confine and not confine.network_only else None,
+        files=plan.material.files if plan.runs_on else (),
+        forwards=forwards,
     )
 
 
@@ -110,6 +118,40 @@ def _environment(
         **parameters,
         "HANDRAIL_RUN": mark_of(world, token),
     }
+
+
+def _there(plan: Plan, environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what a script's environment is where it runs: a node has its own PATH and HOME."""
+    if not plan.runs_on:
+        return environment
+    return {name: value for name, value in environment.items() if name not in _OF_A_PLACE}
+
+
+def _from_afar(connection: Connection) -> tuple[Connection, tuple[Forward, ...]]:
+    """Return a connection as it is from a node: each port is a mark until it is known there."""
+    forwards = tuple(
+        Forward(f"@handrail-port-{number}@", host, port)
+        for number, (host, port) in enumerate(connection.sockets)
+    )
+    marked = replace(
+        connection,
+        environment=_marked(connection.environment, forwards),
+        parts=_marked(connection.parts, forwards),
+    )
+    return marked, forwards
+
+
+def _marked(values: Mapping[str, str], forwards: tuple[Forward, ...]) -> dict[str, str]:
+    found = dict(values)
+    for forward in forwards:
+        port = str(forward.port)
+        address = re.compile(rf"(?<![\w.-]){re.escape(forward.host)}:{port}(?!\d)")
+        for name, value in found.items():
+            if name.lower().endswith("port") and value == port:
+                found[name] = forward.mark
+            else:
+                found[name] = address.sub(f"{forward.host}:{forward.mark}", value)
+    return found
 
 
 def mark_of(world: World, token: str) -> str:

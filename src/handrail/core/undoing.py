@@ -23,7 +23,7 @@ from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup, Fingerprint
 from handrail.plans.holding import Limits
 from handrail.plans.model import Plan
-from handrail.ports import Connection, Finished, Store
+from handrail.ports import Connection, Finished, Processes, Store
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def undo(
     talk: Talk,
     note: Callable[..., None],
     limits: Limits,
+    runs: Processes,
 ) -> Undone:
     """Undo a run by what its plan says, and compare with the backup that was made before it.
 
@@ -58,6 +59,7 @@ def undo(
         talk: told what happens.
         note: journals a record of the run's chain.
         limits: what an undo script is held to; one that is stopped has failed.
+        runs: what runs an undo script: where the script itself ran.
     """
     step = plan.steps[0]
     note("undo-begun", how=step.undo)
@@ -65,7 +67,7 @@ def undo(
     began = world.clock.elapsed_s()
     try:
         if step.undo == "script":
-            _run_script(world, plan, operation, store, folder, talk, note, limits)
+            _run_script(world, plan, operation, store, folder, talk, note, limits, runs)
             left: tuple[str, ...] = ()
         else:
             left = _restore(world, plan, operation, store, backup, folder, talk)
@@ -108,6 +110,7 @@ def _run_script(
     talk: Talk,
     note: Callable[..., None],
     limits: Limits,
+    runs: Processes,
 ) -> None:
     """Run the undo script behind a guard of its own.
 
@@ -135,7 +138,7 @@ def _run_script(
             undo=True,
             confine=guarding.cage(world, store, connection, token),
         )
-        return world.processes.run(command, lambda _: None, talk.output)
+        return runs.run(command, lambda _: None, talk.output)
 
     try:
         with guarding.opened(world, store, limits, before, private, hearing) as guard:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from handrail.errors import NotifyError
+from handrail.errors import NotifyError, ScriptError
 from handrail.plans.notice import Notifications
 
 if TYPE_CHECKING:
@@ -81,6 +81,11 @@ class Declared:
     notifications: Notifications = field(default_factory=Notifications)
 
 
+def no_nodes(node: Resource) -> Processes:
+    """Refuse: here nothing runs on a node."""
+    raise ScriptError("node.unreachable", f"nothing here can reach {node.ref}")
+
+
 def no_notifier(destination: Destination) -> Notifier:
     """Refuse: here nobody outside is told anything."""
     raise NotifyError("notify.failed", f"nothing here can tell `{destination.name}`")
@@ -102,6 +107,7 @@ class World:
             of events.
         watch_clone: while it is held, an independent process stands by to destroy the clone in
             that directory when this process dies, or after so many seconds.
+        open_node: returns what runs scripts on a node. Connects to nothing.
         open_notifier: returns what tells a destination; NotifyError where it cannot be reached by
             what is set here.
     """
@@ -125,6 +131,7 @@ class World:
         [Store, Limits, Path, Path, Callable[[Event], None]], AbstractContextManager[StoreGuard]
     ]
     watch_clone: Callable[[Path, int], AbstractContextManager[None]]
+    open_node: Callable[[Resource], Processes] = no_nodes
     open_notifier: Callable[[Destination], Notifier] = no_notifier
 
     @property

@@ -227,6 +227,9 @@ _STORE_KEYS = {
     ),
 }
 
+# It stands on ssh's command line: no option, no other word.
+_HOST = Text(r"[A-Za-z0-9:\[][A-Za-z0-9.:_%\[\]-]{0,254}", "a host's name or address")
+
 _EXTRA: dict[str, dict[str, Key]] = {
     "store": _STORE_KEYS,
     "object": {
@@ -236,7 +239,37 @@ _EXTRA: dict[str, dict[str, Key]] = {
     "service": {"runs-on": Key(ListOf(REFERENCE), "groups or nodes it runs on", default=())},
     "node": {
         "site": Key(REFERENCE, "where it stands", default=""),
-        "address": Key(TEXT, "how it is reached", default=""),
+        "address": Key(_HOST, "how it is reached: as the team's ssh config knows it", default=""),
+        "user": Key(
+            Text(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?", "a user's name"),
+            "whom a script runs as there; else whom the ssh config says",
+            default="",
+        ),
+        "port": Key(
+            Text(
+                r"[1-9][0-9]{0,4}",
+                "a port",
+                convert=int,
+                number={"type": "integer", "minimum": 1, "maximum": 99999},
+            ),
+            "of its SSH server; else what the ssh config says",
+            default=0,
+        ),
+        "host-keys": Key(
+            ListOf(
+                Text(
+                    r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]{40,}={0,3}",
+                    "a type and a key, such as `ssh-ed25519 AAAA...`",
+                )
+            ),
+            "the host keys that it has: by any other it is not known",
+            default=(),
+        ),
+        "work": Key(
+            Text(r"/[A-Za-z0-9._/-]*[A-Za-z0-9._-]", "an absolute path"),
+            "folder there for the private folders of scripts",
+            default="/var/tmp",  # noqa: S108  private folders are made in it
+        ),
     },
     "group": {"nodes": Key(ListOf(REFERENCE), "its members", default=())},
     "site": {},

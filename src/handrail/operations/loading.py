@@ -16,6 +16,7 @@ from handrail.estate.model import Estate
 from handrail.estate.shapes import Source, nearest, parse
 from handrail.operations import questions
 from handrail.operations.model import Operation, Parameter, Schedule, Selector, Undo, Watch
+from handrail.operations.nodes import node_errors
 from handrail.operations.shapes import OPERATION
 from handrail.operations.targets import fitting, wave_errors
 
@@ -69,6 +70,7 @@ def errors(operations: dict[str, Operation], estate: Estate, root: Path) -> list
     for operation in operations.values():
         found += _target_errors(operation, estate)
         found += wave_errors(operation, estate)
+        found += node_errors(operation, estate)
         found += _default_errors(operation)
         found += questions.errors(operation)
         found += _schedule_errors(operation, estate)

@@ -186,6 +186,7 @@ class Operation:
         also: other stores that it touches: measured, budgeted, held and undone with the target.
         schedules: when it begins by itself, and is expected to have succeeded.
         waves: how it goes over all of its targets; None where it is for one at a time.
+        runs_on: the node that its scripts run on, `node/web-1`; empty for this machine.
     """
 
     name: str
@@ -207,4 +208,5 @@ class Operation:
     questions: tuple[Question, ...] = ()
     also: tuple[str, ...] = ()
     waves: Waves | None = None
+    runs_on: str = ""
     schedules: tuple[Schedule, ...] = ()

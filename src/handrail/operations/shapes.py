@@ -352,6 +352,9 @@ OPERATION = Record(
         ),
         "on": Key(_OnShape(), "what it is for", required=True),
         "also": Key(ListOf(REFERENCE), "other stores that it touches", default=()),
+        "runs-on": Key(
+            REFERENCE, "the node that its scripts run on; else this machine", default=""
+        ),
         "undo": Key(_UndoShape(), "`restore`, a script, or `irreversible: <why>`", required=True),
         "watch": Key(
             Record(

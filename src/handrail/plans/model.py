@@ -369,6 +369,7 @@ class Plan:
     soak_s: int = 0
     undo_budget: Budget | None = None
     declared: str = ""
+    runs_on: str = ""  # the node, where it is not this machine
 
     @property
     def verdict(self) -> Verdict:

@@ -101,12 +101,17 @@ def steps_of(operation: Operation, target: str, parameters: Mapping[str, str]) -
 
 
 def rehearsal_key(
-    steps: tuple[Step, ...], material: Material, parameters: Mapping[str, str], identity: Identity
+    steps: tuple[Step, ...],
+    material: Material,
+    parameters: Mapping[str, str],
+    identity: Identity,
+    runs_on: str = "",
 ) -> str:
     """Return what a rehearsal is of: it counts for every plan with the same key."""
     return sha256(
         encode(
             {
+                **({"runs_on": runs_on} if runs_on else {}),
                 "material": material.digest,
                 "steps": plain(steps),
                 "parameters": dict(parameters),
@@ -138,6 +143,8 @@ def draft(
     checks = _watched(operation, resource, estate, touched)
     watched = tuple([f"{ref}: {check}" for ref, check in checks])
     covered = {"lines": watched, "whole": _whole(checks), "every_s": operation.watch.every_s}
+    if operation.runs_on:
+        covered["runs_on"] = _node(operation, estate)
     digest = _digest(
         request, operation, steps, material, effects, (budget, undo_budget), covered, facts
     )
@@ -145,7 +152,7 @@ def draft(
     key = (
         ""
         if facts.identity is None
-        else rehearsal_key(steps, material, request.parameters, facts.identity)
+        else rehearsal_key(steps, material, request.parameters, facts.identity, operation.runs_on)
     )
     return Plan(
         format=FORMAT,
@@ -169,6 +176,7 @@ def draft(
         soak_s=operation.watch.soak_s,
         undo_budget=undo_budget,
         declared=declared,
+        runs_on=operation.runs_on,
     )
 
 
@@ -313,6 +321,14 @@ def _declared(
         "watched": watched,
         "soak_s": operation.watch.soak_s,
     }
+
+
+def _node(operation: Operation, estate: Estate) -> list[object]:
+    """Return where scripts run, and how that node is told from another: for the digest."""
+    node = estate.resources.get(operation.runs_on)
+    settings = node.settings if node else {}
+    how = [settings.get(key) for key in ("address", "user", "port", "host_keys", "work")]
+    return [operation.runs_on, *how]
 
 
 def _whole(checks: Iterable[tuple[str, Check]]) -> list[object]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from handrail.adapters.ssh.connecting import CutError, Link, Node
 from handrail.adapters.ssh.following import Followed
 from handrail.adapters.ssh.packing import Place, pack, program_of, reserve_kib, verb
-from handrail.errors import HandrailError, ScriptError, WaitingError
+from handrail.errors import ScriptError, WaitingError
 from handrail.ports import OUTPUT_LIMIT_BYTES, Command, Finished
 
 BACKOFF_S, BACKOFF_MOST_S = 0.2, 15.0
@@ -294,14 +294,21 @@ class _Step:
     # --- ending --------------------------------------------------------------------------------
 
     def interrupt(self, followed: Followed) -> None:
-        """End the script and all that it started, as far as the node can be reached."""
+        """End the script and all that it started.
+
+        Raises:
+            WaitingError: the node cannot be reached: there it goes on.
+        """
         try:
             self.close()
             self._stop("interrupted")
             if followed.finished is None:
                 self.follow(followed)
-        except (HandrailError, CutError):
-            return  # the node's own timer ends it; how, is found out when the run is resumed
+        except (ScriptError, CutError) as error:
+            if isinstance(error, ScriptError) and error.code == "node.unfit":
+                return  # it had not begun, and never will
+            said = f"{self._node.ref} cannot be reached, and its script may go on there"
+            raise WaitingError("node.lost", said) from error
 
     def _stop(self, reason: str) -> None:
         self._is_stopped = True
