@@ -52,9 +52,12 @@ SETTINGS = {
     "those of the extra `handrail[postgres]`.",
     "HANDRAIL_REDIS_BIN": "The program `redis-server`; else the one on the search path, or that of "
     "the extra `handrail[redis]`.",
+    "HANDRAIL_SSH_CONFIG": "What `ssh` reads instead of your own config when scripts run on "
+    "nodes; else that.",
     "NO_COLOR": "Any value: no colour, whatever the terminal can do.",
 }
 KITS = "handrail.kits"
+_OF_A_NODE = frozenset({"address", "user", "port", "host_keys", "work"})
 _PACKAGE_SUFFIXES = frozenset({".dist-info", ".egg-info", ".egg"})
 T = TypeVar("T")
 
@@ -142,6 +145,13 @@ def world(
 
         return stand_by(root, state, clone, deadline_s)
 
+    def open_node(node: Resource) -> Processes:
+        from handrail.adapters.ssh import Node, SshProcesses
+
+        config = environment.get("HANDRAIL_SSH_CONFIG")
+        known: dict[str, Any] = {k: v for k, v in node.settings.items() if k in _OF_A_NODE}
+        return SshProcesses(Node(node.ref, **known), Path(config) if config else None)
+
     def open_told(destination: Destination) -> Notifier:
         return open_notifier(destination, root, environment, clock, secrets)
 
@@ -160,6 +170,7 @@ def world(
         repository=repository,
         keys=_later(_keys),
         processes=_later(_processes),
+        open_node=open_node,
         checks=_later(lambda: _checks(root, environment)),
         sealer=_later(lambda: _sealer(environment.get("HANDRAIL_AGE_IDENTITY"))),
         open_store=open_known,

@@ -159,6 +159,8 @@ def _where(plan: Plan) -> list[str]:
     adopted = ", the one that was adopted" if str(identity) == plan.target.declared_identity else ""
     first = f"{identity.version}, {identity.id.partition(':')[2]} at {identity.endpoint}{adopted}"
     lines = ["  where   " + wrap(first, indent)]
+    if plan.runs_on:
+        lines.append(indent + f"its script runs on {plan.runs_on}, and is not confined there")
     if facts.measure is not None:
         measure = facts.measure
         oldest = f", the oldest from {measure.oldest[:10]}" if measure.oldest else ""
