@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Callable
 
 import psycopg
@@ -279,6 +280,46 @@ def test_a_statement_waits_for_somebodys_word(database: Database, *, answer: boo
             with pytest.raises(psycopg.Error, match="run what the rehearsal did not"):
                 client.execute("SELECT count(*) FROM notes")
     assert asked.statements == ["SELECT count(*) FROM notes"]
+
+
+class Thinking(Asked):
+    """Somebody who answers once the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(answer=True)
+        self.is_asked, self.may_answer = threading.Event(), threading.Event()
+
+    def ask(self, statement: str, why: str, is_over: Callable[[], bool]) -> bool:
+        """Answer when told to."""
+        self.is_asked.set()
+        assert self.may_answer.wait(60)
+        return super().ask(statement, why, is_over)
+
+
+def test_nobody_begins_what_somebody_is_being_asked_about(database: Database) -> None:
+    """The same statement on another connection waits for the same word, and asks nobody again."""
+    asked, done = Thinking(), []
+    limits = hold(budget(), trace=("SELECT $1",), divergence="hold")
+
+    def count(client: psycopg.Connection[tuple[int]]) -> None:
+        client.execute("SELECT count(*) FROM notes")
+        done.append(asked.may_answer.is_set())
+
+    with database.guarded(limits, hear=asked) as guarded:
+        with guarded.connect() as first, guarded.connect() as second:
+            threads = [threading.Thread(target=count, args=(one,)) for one in (first, second)]
+            threads[0].start()
+            assert asked.is_asked.wait(60)
+            threads[1].start()
+            # The second's statement has reached the guard once a third connection was served after.
+            with guarded.connect() as third:
+                third.execute("SELECT 1")
+            assert not done
+            asked.may_answer.set()
+            for thread in threads:
+                thread.join(60)
+    assert done == [True, True]
+    assert len(asked.statements) == 1
 
 
 def test_a_limited_role_may_do_what_the_budget_says(database: Database) -> None:

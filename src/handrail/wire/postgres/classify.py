@@ -148,7 +148,7 @@ def _parsed(utf8: bytes, found: Sequence[Token]) -> Statements:
 def _lift_depth() -> None:
     """Let protobuf read trees of more than a hundred levels; ours are bounded before."""
     try:
-        from google._upb import _message  # type: ignore[import-untyped] # noqa: PLC0415
+        from google._upb import _message  # noqa: PLC0415
     except ImportError:  # another implementation: deep trees are undecided then
         return
     _message.SetAllowOversizeProtos(True)  # noqa: FBT003  that is how it is called

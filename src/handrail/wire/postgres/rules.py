@@ -12,6 +12,7 @@ import asyncio
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from handrail.plans.effect import Effect
@@ -73,6 +74,8 @@ class Rules:
         self._classifier = classify.Classifier()
         self._unheld = frozenset(self.limits.unheld)
         self._trace = frozenset(self.limits.trace)
+        self._allowed: set[str] = set()  # by somebody's word
+        self._asking: dict[str, asyncio.Future[bool]] = {}
 
     # --- statements ----------------------------------------------------------------------------
 
@@ -98,12 +101,18 @@ class Rules:
         return classify.codec(encoding)
 
     def knows(self, statements: Sequence[Statement]) -> bool:
-        """Whether the rehearsal had all of them, or there was none to compare with."""
-        return not self._trace or all(s.template in self._trace for s in statements)
+        """Whether the rehearsal had all of them, or there was none to compare with.
+
+        What somebody has let begin counts as known from then on; what is being asked about not.
+        """
+        known = self._trace
+        return not known or all(
+            s.template in known or s.template in self._allowed for s in statements
+        )
 
     async def admit(self, statement: Statement, *, locks_held: bool) -> Refusal | None:
         """Say why a statement may not begin; None when it may, or once somebody let it."""
-        known = self.ledger.follow(statement.template)
+        self.ledger.follow(statement.template)
         if self.ledger.stop is not None:
             return self.ledger.stopped()
         kind = statement.inner.kind if statement.inner else statement.kind
@@ -119,7 +128,7 @@ class Rules:
             return self.ledger.refuse(
                 "set a sequence, which nothing takes back", statement.template
             )
-        return None if known else await self._diverge(statement, locks_held=locks_held)
+        return await self._diverge(statement, locks_held=locks_held)
 
     def _may_set_back(self, statement: Statement) -> bool:
         """Whether the rehearsal set a sequence so too, or the budget has one altered."""
@@ -138,21 +147,37 @@ class Rules:
         )
 
     async def _diverge(self, statement: Statement, *, locks_held: bool) -> Refusal | None:
-        """Decide about a statement that the rehearsal did not have."""
-        if self.limits.divergence == "report":
+        """Decide about a statement that the rehearsal may not have had."""
+        if self.limits.divergence == "report" or self.knows([statement]):
             return None
-        if self.limits.divergence == "hold" and self._asks is not None:
-            clock = asyncio.get_running_loop().time
-            latest_s = clock() + self.limits.hold_s if locks_held else math.inf
-            allowed = await asyncio.to_thread(
-                self._asks.ask,
-                statement.template,
-                "not in the rehearsal",
-                lambda: self.is_over or clock() > latest_s,
-            )
-            if allowed:
-                return self.ledger.stopped()
+        asks = self._asks if self.limits.divergence == "hold" else None
+        if asks and await self._is_let(asks, statement.template, locks_held=locks_held):
+            return self.ledger.stopped()
         return self.ledger.refuse("run what the rehearsal did not", statement.template)
+
+    async def _is_let(self, asks: Asks, template: str, *, locks_held: bool) -> bool:
+        """Wait for somebody's word about a template: one question, whoever else sends it too."""
+        clock = asyncio.get_running_loop().time
+        latest_s = clock() + self.limits.hold_s if locks_held else math.inf
+        waiting = self._asking.get(template)
+        if waiting is None:
+            is_over = partial(self._is_done, lambda: clock() > latest_s)
+            waiting = asyncio.ensure_future(
+                asyncio.to_thread(asks.ask, template, "not in the rehearsal", is_over)
+            )
+            self._asking[template] = waiting
+            waiting.add_done_callback(partial(self._answered, template))
+        # Whoever is cancelled, or may not wait any longer, leaves the question to the others.
+        await asyncio.wait({waiting}, timeout=self.limits.hold_s if locks_held else None)
+        return template in self._allowed
+
+    def _is_done(self, is_late: Callable[[], bool]) -> bool:
+        return self.is_over or self.ledger.stop is not None or is_late()
+
+    def _answered(self, template: str, waiting: asyncio.Future[bool]) -> None:
+        del self._asking[template]
+        if not waiting.cancelled() and waiting.exception() is None and waiting.result():
+            self._allowed.add(template)
 
     # --- amounts -------------------------------------------------------------------------------
 
