@@ -23,7 +23,12 @@ Session = psycopg.Connection[tuple[Any, ...]]
 # The advisory locks of this schema: (`KEY`, one of these). "Hand", as in SQLite's header.
 KEY = 0x48616E64
 WRITERS, MAKERS = 1, 2
-_TABLES: tuple[LiteralString, ...] = ("records", "chains", "runs", "holders", "versions")
+TABLES: tuple[LiteralString, ...] = ("records", "chains", "runs", "holders", "versions")
+
+_MADE: LiteralString = (
+    "SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n"
+    " ON c.relnamespace = n.oid WHERE n.nspname = 'handrail' AND c.relname = 'versions'"
+)
 
 # One script a format: script n brings a schema of format n to n + 1. A released one never changes.
 #
@@ -122,8 +127,8 @@ FORMATS: tuple[LiteralString, ...] = (
 
 def is_made(session: Session) -> bool:
     """Whether the database has the schema."""
-    row = session.execute("SELECT pg_catalog.to_regclass('handrail.versions') IS NOT NULL")
-    return bool(row.fetchone() == (True,))
+    # Not `to_regclass`: inside of a transaction it may answer from a cache of before.
+    return session.execute(_MADE).fetchone() is not None
 
 
 def ensure(session: Session, now: str, formats: Sequence[LiteralString] = FORMATS) -> None:
@@ -184,7 +189,7 @@ def _copy(session: Session, version: int) -> None:
     """Copy every table into a schema of its own, as of this transaction."""
     name = _free_name(session, f"handrail_backup_{version}")
     session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
-    for table in _TABLES:
+    for table in TABLES:
         session.execute(
             sql.SQL("CREATE TABLE {}.{} AS TABLE handrail.{}").format(
                 sql.Identifier(name), sql.Identifier(table), sql.Identifier(table)
