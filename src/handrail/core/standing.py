@@ -23,6 +23,7 @@ from handrail.plans.model import RISKS, Approval, Bounds, Plan
 from handrail.plans.policy import Policy
 
 PREFIX = "standing-"
+_DAY_S = 86400
 # Ends of a run after which the same may run again without another look.
 _WELL = frozenset({"confirmed", "refused", "stopped", "interrupted"})
 
@@ -61,9 +62,13 @@ def refuse_unsuitable(policy: Policy, plan: Plan, standing_s: int) -> None:
     if standing_s > policy.standing_age_s:
         raise UsageError(
             "approval.standing",
-            f"an approval may stand for {duration(policy.standing_age_s)} at most",
+            f"an approval may stand for {_said(policy.standing_age_s)} at most",
             hint="`approval: {standing: {max-age: ...}}` in policy.yaml says how long",
         )
+
+
+def _said(seconds: int) -> str:
+    return f"{seconds // _DAY_S} d" if seconds % _DAY_S == 0 else duration(seconds)
 
 
 def covering(world: World, plan: Plan) -> tuple[Approval, ...]:
