@@ -22,7 +22,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on",
         metavar="TARGET",
-        help="store/name, a postgres:// or redis:// URL, a database file, or a directory",
+        help="store/name, a postgres:// or redis:// URL, a database file, a directory; or `all`: "
+        "every target that the operation is for, in waves",
+    )
+    parser.add_argument(
+        "--except",
+        dest="without",
+        action="append",
+        default=[],
+        metavar="STORE",
+        help="with all: leave this one out; may be given again",
     )
     parser.add_argument(
         "-p",

@@ -74,6 +74,13 @@ class Terminal:
         shown = f"{colour}{mark}{_OFF}" if self._colours else mark
         self._line(f"  {shown}  {stage:<9} {sanitise(text)}")
 
+    def clear(self) -> None:
+        """Leave no half line behind: what was going on is over."""
+        if self._open:
+            self._stream.write("\r\x1b[2K")
+            self._stream.flush()
+            self._open = False
+
     def choose(self, question: str, choices: Mapping[str, str], otherwise: str) -> str:
         """Ask on the terminal; `otherwise` when nobody is there."""
         if self._quiet or not sys.stdin.isatty():

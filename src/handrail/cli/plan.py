@@ -4,6 +4,7 @@ examples:
   handrail plan reset-pilot
   handrail plan trim-sessions --on store/pilot-db -p days=30
   handrail plan ./old_script.sh --on data/app.db
+  handrail plan trim-sessions --on all                    every target, in waves
 
 Exit code: 0 when it may run, 3 when a guard refuses, 4 when somebody has to act first.
 """
@@ -27,6 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Plan, and show the plan."""
+    from handrail.cli import walks
+
+    if walks.are_meant(call):
+        return walks.plan(call)
     decided = choosing.decide(call)
     show(call, decided.plan)
     return {"allow": 0, "refuse": 3, "require": 4}[decided.plan.verdict]
@@ -34,8 +39,10 @@ def run(call: Call) -> int:
 
 def show(call: Call, plan: Plan, *, with_next: bool = True) -> None:
     """Write a plan to stdout, as text or as its documented JSON."""
-    from handrail.cli import screen
+    from handrail.cli import screen, walks
 
+    if walks.show_plan(call, plan, with_next=with_next):
+        return
     if call.options.json:
         screen.write_json(as_json(plan))
     else:

@@ -7,6 +7,7 @@ examples:
   handrail rehearse reset-pilot
   handrail rehearse ./old_script.sh --on postgres://db.internal/pilot
   handrail rehearse ./old_script.sh --on data/app.db --json
+  handrail rehearse trim-sessions --on all      every target that needs it, one after the other
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from handrail.cli import choosing
 
 if TYPE_CHECKING:
     from handrail.cli.call import Call
-    from handrail.core.deciding import Decided
+    from handrail.plans.model import Plan
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,27 +29,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Rehearse, and show what was measured."""
+    from handrail.cli import walks
     from handrail.core.rehearsing import rehearse
 
+    if walks.are_meant(call):
+        return walks.rehearse(call)
     decided = rehearse(call.world, choosing.decide(call), call.talk)
-    _show(call, decided)
+    policy = decided.declared.policy
+    show(call, decided.plan, policy.rehearsal_age_s, is_declared=decided.operation.declared)
     rehearsal = decided.plan.facts.rehearsal
     return 0 if rehearsal and rehearsal.ended == "exited" and rehearsal.exit_code == 0 else 1
 
 
-def _show(call: Call, decided: Decided) -> None:
+def show(call: Call, plan: Plan, kept_s: int, *, is_declared: bool) -> None:
+    """Write what was measured, and how long that counts."""
     from handrail.cli import plan as plans
     from handrail.cli import screen
     from handrail.core.declaring import without_password
 
-    plan = decided.plan
     if call.options.json:
         screen.write_json(plans.as_json(plan))
         return
     lines = ["", *screen.measured_lines(plan), *screen.consequence_lines(plan), ""]
-    hours = decided.declared.policy.rehearsal_age_s // 3600
+    hours = kept_s // 3600
     lines.append(f"budget {screen.short(plan.digest)} kept for {hours} h, risk {plan.risk}.")
-    if decided.operation.declared:
+    if is_declared:
         lines += screen.next_lines(plan)
     else:
         lines.append(

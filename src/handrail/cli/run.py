@@ -6,6 +6,7 @@ examples:
   handrail run reset-pilot
   handrail run trim-sessions -p days=30 --on store/pilot-db
   handrail run 7f3a-91c2            the plan of that digest, and no other
+  handrail run trim-sessions --on all    every target of it, in waves
   handrail run reset-pilot --break-glass "nobody else is awake, and the disk is full"
 
 Exit code: 0 confirmed, 1 failed or undone, 3 refused, 4 waiting for somebody, 5 stopped before it
@@ -41,8 +42,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(call: Call) -> int:
     """Plan anew, and run what was planned."""
     from handrail.cli import plan as plans
+    from handrail.cli import walks
     from handrail.core import running, standing
 
+    if walks.are_meant(call) or walks.recorded(call) is not None:
+        return walks.run(call)
     decided = _decide(call)
     if call.options.break_glass is not None:
         decided = _break_glass(call, decided)

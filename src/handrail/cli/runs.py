@@ -24,7 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("show", nargs="?", choices=["show"], help="show one run")
     parser.add_argument("number", nargs="?", type=int, metavar="RUN", help="number of the run")
-    parser.add_argument("--all", action="store_true", help=f"list more than {_SHOWN}")
+    parser.add_argument(
+        "--all", action="store_true", help=f"list more than {_SHOWN}, and each run of a walk"
+    )
 
 
 def run(call: Call) -> int:
@@ -36,12 +38,11 @@ def run(call: Call) -> int:
 
 
 def _list(call: Call) -> int:
-    from handrail.core import records
-    from handrail.core.surveying import summary
+    from handrail.core.surveying import latest
 
-    numbers = records.runs(call.world.journal)[::-1]
-    shown = numbers if call.options.all or call.options.json else numbers[:_SHOWN]
-    return show_list(call, [summary(call.world, number) for number in shown], len(numbers))
+    every = call.options.all or call.options.json
+    found, total = latest(call.world, None if every else _SHOWN, with_children=every)
+    return show_list(call, found, total)
 
 
 def show_list(call: Call, found: list[dict[str, Any]], total: int) -> int:
@@ -77,9 +78,12 @@ def show_list(call: Call, found: list[dict[str, Any]], total: int) -> int:
 
 
 def _show(call: Call, number: int) -> int:
+    from handrail.cli import walks
     from handrail.core.recalling import recorded_plan, story
     from handrail.core.surveying import summary
 
+    if walks.is_walk(call, number):
+        return walks.show_story(call, number)
     recorded_plan(call.world, number)
     told = story(call.world, number)
     output = str(call.state / "runs" / str(number) / "output.log")

@@ -131,7 +131,7 @@ def breach_lines(breaches: Sequence[Breach]) -> list[str]:
 def plan_lines(plan: Plan, *, with_next: bool = True) -> list[str]:
     """Return a plan on one screen: verdict, where, what, consequences, decisions, what is next."""
     head = {"refuse": "refused", "require": "waiting", "allow": "ready"}[plan.verdict]
-    title = _titled(f"{head}: {plan.request.operation} on {plan.target.resource}", plan.risk)
+    title = titled(f"{head}: {plan.request.operation} on {plan.target.resource}", plan.risk)
     if plan.verdict == "allow" and plan.risk in {"none", "low"}:
         return [title, f"  {shorten(sanitise(_what_short(plan)), WIDTH - 2)}", *next_lines(plan)]
     lines = [title, ""]
@@ -142,7 +142,8 @@ def plan_lines(plan: Plan, *, with_next: bool = True) -> list[str]:
     return [*lines, "", *next_lines(plan)] if with_next else lines
 
 
-def _titled(title: str, risk: str) -> str:
+def titled(title: str, risk: str) -> str:
+    """Return a plan's first line, with its risk at the right."""
     text, said = sanitise(title), f"risk {risk}"
     if len(text) + 2 + len(said) > WIDTH:
         return wrap(f"{title}  {said}", "  ")

@@ -48,6 +48,14 @@ def _lines(found: dict[str, Any]) -> list[str]:
     names = ", ".join(found["operations"][:6])
     counted = f"{found['resources']} resources, {len(found['operations'])} operations declared"
     lines = [wrap(f"{counted}: {names}" if names else counted, "  ")]
+    if found.get("walks"):
+        lines += ["", "over many targets, not ended:"]
+        lines += columns(
+            [
+                (f"run {w['run']}", w["operation"], w["target"], w["outcome"], w["next"])
+                for w in found["walks"]
+            ]
+        )
     if found["unfinished"]:
         lines += ["", "cut off:"]
         lines += columns(

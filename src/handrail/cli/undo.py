@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from handrail.errors import UsageError
+
 if TYPE_CHECKING:
     from handrail.cli.call import Call
 
@@ -29,10 +31,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Undo, and show how it ended."""
+    from handrail.cli import walks
     from handrail.cli.run import show
     from handrail.core import recalling, running
 
     options = call.options
+    if walks.is_walk(call, options.number):
+        if options.lose_newer:
+            raise UsageError(
+                "usage",
+                "what others wrote since is lost for one target at a time",
+                hint=f"handrail runs show {options.number}     names the run of each target",
+            )
+        return walks.undo(call, options.number)
     decided = recalling.recorded(call.world, call.declared, options.number, options.on)
     outcome = running.undo(
         call.world, options.number, decided, call.talk, lose_newer=options.lose_newer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from handrail.core import asking, breaking, clones, holding, records
+from handrail.core import asking, breaking, clones, holding, records, walks
 from handrail.core.recalling import story
 from handrail.core.world import Declared, World
 from handrail.plans.canonical import plain
@@ -26,13 +26,7 @@ def survey(
         declared: the team's declarations.
         sees: whether whoever asks may see a resource.
     """
-    runs = []
-    for number in records.runs(world.journal)[::-1]:
-        told = summary(world, number)
-        if sees(told["target"]):
-            runs.append(told)
-        if len(runs) == _RUNS:
-            break
+    runs, _ = latest(world, _RUNS, sees)
     newest: dict[str, Plan] = {}
     for plan in records.plans(world.journal):
         kept = newest.get(plan.request.operation)
@@ -45,6 +39,7 @@ def survey(
         "waiting": waiting[-_PLANS:],
         "unfinished": [run for run in runs if run["outcome"].startswith("unfinished")],
         "runs": runs,
+        "walks": list(walks.open_ones(world, sees)),
         "glass": [
             plain(one) for one in breaking.breaks(world) if one.review is None and sees(one.target)
         ],
@@ -81,3 +76,36 @@ def summary(world: World, number: int) -> dict[str, Any]:
         "person": opened.get("person", ""),
         "outcome": last.get("outcome", "") if last_kind == "ended" else f"unfinished ({last_kind})",
     }
+
+
+def latest(
+    world: World,
+    most: int | None,
+    sees: Callable[[str], bool] = lambda _: True,
+    *,
+    with_children: bool = False,
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the newest runs and walks in one line's worth of facts each, and how many there are.
+
+    Args:
+        world: the ports.
+        most: of them; None for all.
+        sees: whether whoever asks may see a resource.
+        with_children: also the runs of walks.
+    """
+    of_walks = set(records.walks(world.journal))
+    hidden = set() if with_children else walks.children(world, of_walks)
+    numbers = sorted({*records.runs(world.journal), *of_walks} - hidden, reverse=True)
+    found: list[dict[str, Any]] = []
+    for number in numbers:
+        if number in of_walks:
+            is_seen = all(map(sees, walks.targets(world, number)))
+            told = walks.summary(world, number)
+        else:
+            told = summary(world, number)
+            is_seen = sees(told["target"])
+        if is_seen:
+            found.append(told)
+        if len(found) == most:
+            break
+    return found, len(numbers)

@@ -8,7 +8,7 @@ Rules:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,13 +152,34 @@ def summary(world: World, number: int) -> dict[str, Any]:
     }
 
 
-def open_ones(world: World) -> tuple[dict[str, Any], ...]:
-    """Return the walks that have not ended, oldest first."""
+def open_ones(
+    world: World, sees: Callable[[str], bool] = lambda _: True
+) -> tuple[dict[str, Any], ...]:
+    """Return the walks that have not ended, and whose every target may be seen, oldest first."""
     chains = world.journal.open_chains(walk_chain(0)[:-1])
-    numbers = sorted(int(chain.rpartition("-")[2]) for chain in chains)
-    found = [summary(world, number) for number in numbers]
-    ended = {"confirmed", "failed", "undone", "cancelled", "expired"}
-    return tuple(one for one in found if one["outcome"] not in ended)
+    found = []
+    for number in sorted(int(chain.rpartition("-")[2]) for chain in chains):
+        stands = standing(world, number)
+        if stands.state != "ended" and all(sees(lane.target) for lane in stands.walk.lanes):
+            found.append(summary(world, number))
+    return tuple(found)
+
+
+def targets(world: World, number: int) -> tuple[str, ...]:
+    """Return a walk's targets."""
+    return tuple(lane.target for lane in standing(world, number).walk.lanes)
+
+
+def children(world: World, numbers: Iterable[int]) -> set[int]:
+    """Return the numbers of the runs that walks were made of, as far as their marks tell."""
+    found: set[int] = set()
+    for number in numbers:
+        for mark in marks(world, number):
+            body = mark.body.get("body")
+            run = body.get("run") if isinstance(body, Mapping) else None
+            if isinstance(run, int):
+                found.add(run)
+    return found
 
 
 def child_of(world: World, number: int, target: str) -> int | None:

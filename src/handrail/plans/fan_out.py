@@ -231,7 +231,12 @@ def _standing_for_all(
         risk=riskiest.risk,
         risk_because=f"{riskiest.target.resource}: {riskiest.risk_because}",
         decisions=tuple(one.decision for one in said),
-        facts=replace(worst.facts, approvals=plans[0].facts.approvals),
+        facts=replace(
+            worst.facts,
+            # As new as the newest of them: where one of all is shown, it is this one.
+            now=max(plan.facts.now for plan in plans),
+            approvals=plans[0].facts.approvals,
+        ),
     )
 
 
@@ -279,7 +284,8 @@ def _said(plans: Sequence[Plan], name: str, digest: str, words: str) -> tuple[Sa
             mended = _as_of_all(one, plan, name, digest, words)
             # The reasons of those that allow differ from target to target, and stop nobody.
             stops = one.binding and one.verdict != "allow"
-            key = (one.guard, one.verdict, one.binding, mended.because if stops else "")
+            alike = mended.because.replace(plan.target.resource, "") if stops else ""
+            key = (one.guard, one.verdict, one.binding, alike)
             found.setdefault(key, (mended, []))[1].append(plan.target.resource)
     weight = {verdict: -place for place, verdict in enumerate(_VERDICTS)}
     grouped = [Said(decision, tuple(targets)) for decision, targets in found.values()]
