@@ -261,6 +261,7 @@ def test_an_unknown_step_that_somebody_says_never_happened_goes_again() -> None:
 
 def test_an_undo_that_was_cut_off() -> None:
     """It is done again, or left to a human where its step says `ask`."""
+    ended = opened(simple_walk(1, 1))
     for recovery, expected in (("retry", Undo), ("check", Undo), ("ask", Note)):
         course = say(go(simple_walk(1, 1, recovery=recovery)), "undo")
         course = step(begin(course, Undo("store/0/s0", 1)), Mark("taken"))
