@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from handrail.core.scheduling import Standing
 from handrail.errors import FencedError, UsageError
 from handrail.plans.schedule import Due
 from handrail.ports import Entry, Record
-from support.worlds import BEN, ROWS, FakeWorld, commit, make_world
+from support.worlds import BEN, ROWS, FakeWorld, commit
 
 NIGHTLY = 'schedule: {cron: "0 3 * * *"'
 FREE = (
@@ -33,7 +33,7 @@ def schedule(fake: FakeWorld, more: str = "") -> FakeWorld:
     """Let an operation that only adds rows run each night at three: nobody has to approve it."""
     fake.write("operations/trim.yaml", f"{HEAD}{NIGHTLY}{more}}}\n")
     fake.write("policy.yaml", FREE)
-    fake.processes.programs["trim.sh"] = fake.program(ADD)
+    fake.processes.programs = {**fake.processes.programs, "trim.sh": fake.program(ADD)}
     commit(fake, 2)
     return fake
 
@@ -281,9 +281,10 @@ def test_a_record_that_another_server_wrote_meanwhile_makes_it_look_again(
     nightly: FakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look that was overtaken writes nothing, and sees what the other wrote."""
-    write, calls = nightly.journal.write, []
+    write = nightly.journal.write
+    calls: list[Sequence[Entry]] = []
 
-    def overtaken(entries: list[Entry]) -> tuple[Record, ...]:
+    def overtaken(entries: Sequence[Entry]) -> tuple[Record, ...]:
         if not calls:
             calls.append(entries)
             nightly.journal.append(chain_of("trim"), "resumed", {"person": "ana"})

@@ -23,7 +23,7 @@ GROUPS = {
         "init": "write a commented start of an estate, or declare a database by its facts",
         "adopt": "note who a store is, so that another one is never mistaken for it",
         "check": "say what is wrong with the declarations",
-        "schema": "print the JSON Schema of estate, operation or policy files",
+        "schema": "print the JSON Schema of a kind of file, for editors",
         "completion": "print a completion script for your shell",
     },
     "change": {
@@ -43,6 +43,8 @@ GROUPS = {
     "team": {
         "serve": "serve the API: for people with a token, and for HANDRAIL_URL",
         "tokens": "make, list and revoke the tokens of people",
+        "schedules": "what begins by itself, and when; begin what is due; pause",
+        "notify": "who is told of what; try a destination",
     },
     "look": {
         "runs": "list runs, or show one",

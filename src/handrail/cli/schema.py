@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("kind", choices=["estate", "operation", "policy"])
+    parser.add_argument("kind", choices=["estate", "operation", "policy", "notifications"])
 
 
 def run(call: Call) -> int:
@@ -32,6 +32,7 @@ def schema(kind: str, call: Call | None = None) -> dict[str, Any]:
     """Return the JSON Schema of a kind of file."""
     from handrail.estate.kinds import ENVIRONMENTS, kinds
     from handrail.operations.shapes import OPERATION
+    from handrail.plans.notifications import NOTIFICATIONS
     from handrail.plans.policy import POLICY
 
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"handrail {kind}"}
@@ -41,6 +42,8 @@ def schema(kind: str, call: Call | None = None) -> dict[str, Any]:
         return head | OPERATION.schema() | kinds_of_root
     if kind == "policy":
         return head | POLICY.schema() | kinds_of_root
+    if kind == "notifications":
+        return head | NOTIFICATIONS.schema() | kinds_of_root
     extra = {name: keys for kit in (call.kits if call else ()) for name, keys in kit.kinds.items()}
     sections = {"environments": ENVIRONMENTS, **kinds(extra)}
     return head | {
