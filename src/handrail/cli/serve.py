@@ -60,6 +60,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="requests a second that a token may make in the long run; 20 when left out",
     )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long a request may take to arrive; 10 when left out",
+    )
 
 
 def run(call: Call) -> int:
@@ -75,8 +82,8 @@ def run(call: Call) -> int:
     for file in (options.certificate, options.key):
         if file and not Path(file).is_file():
             raise UsageError("server.listen", f"there is no file {file}")
-    if options.at_once < 1 or options.rate <= 0 or options.grace < 0:
-        raise UsageError("usage", "--at-once and --rate are above 0, --grace is not below")
+    if options.at_once < 1 or min(options.rate, options.patience) <= 0 or options.grace < 0:
+        raise UsageError("usage", "--at-once, --rate and --patience are above 0")
     listening = serving.Listening(
         address="" if options.listen == "none" else options.listen,
         path=Path(options.socket).absolute() if options.socket else None,
@@ -88,7 +95,12 @@ def run(call: Call) -> int:
     if not listening.address and listening.path is None:
         raise UsageError("usage", "nowhere to listen", hint="--listen HOST:PORT or --socket FILE")
     bounds = Bounds(
-        per_s=options.rate, burst=max(1, int(options.rate * 3)), at_once=options.at_once
+        per_s=options.rate,
+        burst=max(1, int(options.rate * 3)),
+        wrong_per_minute=max(30, int(options.rate)),
+        at_once=options.at_once,
+        head_s=options.patience,
+        body_s=options.patience,
     )
     root, kits = call.root, call.kits
     return serving.serve(call.world, lambda: wiring.declared(root, kits), listening, bounds)
