@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -201,3 +202,11 @@ class _Earlier:
 
     def sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds; fail when it does not for long."""
+    deadline = time.monotonic() + START_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.02)
