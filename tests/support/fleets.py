@@ -83,7 +83,11 @@ class Fleet:
     def __init__(self, team: Team, names: Sequence[str]) -> None:
         self.team = team
         self.names = tuple(names)
-        self.team.environment["REFUSES"] = str(team.root / "data" / "refuses")
+        # Not beside the databases: a script works on a copy of that folder.
+        self.told = team.root.with_name(f"{team.root.name}-told")
+        self.told.mkdir(exist_ok=True)
+        self.team.environment["REFUSES"] = str(self.told / "refuses")
+        self.team.environment["COUNTED_IN"] = str(self.told / "executions")
 
     def call(self, *words: str, person: str = ANA) -> Answer:
         """Call the command line."""
@@ -91,7 +95,13 @@ class Fleet:
 
     def refuse(self, *names: str) -> None:
         """Let the script fail on those stores from now on."""
-        (self.team.root / "data" / "refuses").write_text(" ".join(names))
+        (self.told / "refuses").write_text(" ".join(names))
+
+    @property
+    def executions(self) -> int:
+        """How often a script has really run; rehearsals are not among them."""
+        path = self.told / "executions"
+        return len(path.read_text().splitlines()) if path.exists() else 0
 
     def sessions(self) -> dict[str, int]:
         """Return how many sessions each store has."""

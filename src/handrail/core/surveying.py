@@ -14,6 +14,7 @@ from handrail.plans.model import Plan
 
 _RUNS = 5
 _PLANS = 5
+_LINE = ("run", "began", "operation", "target", "person", "outcome")
 
 
 def survey(
@@ -100,7 +101,8 @@ def latest(
     for number in numbers:
         if number in of_walks:
             is_seen = all(map(sees, walks.targets(world, number)))
-            told = walks.summary(world, number)
+            more = walks.summary(world, number)
+            told = {name: more[name] for name in _LINE}
         else:
             told = summary(world, number)
             is_seen = sees(told["target"])

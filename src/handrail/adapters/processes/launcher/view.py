@@ -68,7 +68,7 @@ def place(folders: dict[str, tuple[str, list[str]]]) -> list[str]:
 
 
 def _place(real: str, at: str) -> bool:
-    mode = os.lstat(real).st_mode
+    mode = _mode(real)
     if stat.S_ISLNK(mode):
         os.symlink(os.readlink(real), at)
     elif stat.S_ISDIR(mode):
@@ -147,13 +147,21 @@ def _neighbours_as_they_are(folder: str, names: list[str]) -> list[tuple[str, in
     """Take what stands beside a replaced file, to be put beside its copy, writable."""
     _most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one descriptor a neighbour
-    paths = [os.path.join(folder, name) for name in names]
-    modes = [(path, os.lstat(path).st_mode) for path in paths]
-    return [
-        (path, TREE_RANK, _take(path, writable=True))
-        for path, mode in modes
-        if stat.S_ISDIR(mode) or stat.S_ISREG(mode)
-    ]
+    found = []
+    for path in (os.path.join(folder, name) for name in names):
+        mode = _mode(path)
+        if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path, TREE_RANK, _take(path, writable=True)))
+    return found
+
+
+def _mode(path: str) -> int:
+    """Return what a neighbour is; 0 where it has gone since: another program's journal, say."""
+    try:
+        return os.lstat(path).st_mode
+    except FileNotFoundError:
+        return 0
 
 
 def _layers(
@@ -237,12 +245,19 @@ def _bind_neighbours(folder: str, names: list[str], tree: int) -> None:
     os.close(tree)
     for name in names:
         source, target = os.path.join(STAGE, name), os.path.join(folder, name)
-        mode = os.lstat(source).st_mode
+        mode = _mode(source)
         if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
-            tree = kernel.take_tree(source)
-            kernel.put_tree(tree, target)
-            os.close(tree)
+            with contextlib.suppress(FileNotFoundError):
+                _bind(source, target)
     kernel.unmount(STAGE)
+
+
+def _bind(source: str, target: str) -> None:
+    tree = kernel.take_tree(source)
+    try:
+        kernel.put_tree(tree, target)
+    finally:
+        os.close(tree)
 
 
 def _cover_server(path: str, empty: str = EMPTY) -> None:
