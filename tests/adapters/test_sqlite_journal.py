@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from handrail.adapters.sqlite_journal import _LAST_ANCHOR, SqliteJournal
+from handrail.adapters.sqlite_journal import _LAST_ANCHOR, _OPEN, SqliteJournal
 from handrail.core.journal import verify_export
-from handrail.errors import JournalError
+from handrail.errors import FencedError, JournalError
+from handrail.ports import Entry
 from handrail.testing.clock import FakeClock
 
 SAMPLE = Path(__file__).parents[1] / "data" / "journal-1"
@@ -42,6 +44,29 @@ for n in range(10**6):
     print(n, flush=True)
 """
 )
+ENDLESS_WRITES = (
+    PRELUDE
+    + """
+from handrail.ports import Entry
+for n in range(10**6):
+    journal.write([Entry('run-1', 'done', {'n': n}), Entry(f'run-{n + 2}', 'done', {'n': n})])
+    print(n, flush=True)
+"""
+)
+TAKES = (
+    PRELUDE
+    + """
+from handrail.errors import FencedError
+from handrail.ports import Entry
+for n in range(40):
+    try:
+        journal.write([Entry(f'walk-{n}', 'taken', {'by': sys.argv[2]}, 'new')])
+    except FencedError:
+        continue
+    print(n)
+"""
+)
+APPENDS_ONE = PRELUDE + "sys.stdin.readline(); journal.append('signals', 'signal', {})"
 UNTIL_FULL = (
     """
 import resource, signal
@@ -49,7 +74,8 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 """
     + PRELUDE
     + """
-from handrail.errors import JournalError
+from handrail.errors import FencedError, JournalError
+from handrail.ports import Entry
 journal.append('run-1', 'done', {'n': 0})
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
 n = 0
@@ -403,3 +429,138 @@ def test_a_journal_of_format_1_is_read(tmp_path: Path) -> None:
     journal.append("run-1", "reviewed", {})
     assert verify_export(journal.export()) == ()
     journal.shut()
+
+
+def test_two_processes_never_take_one_walk(path: Path) -> None:
+    """Of processes that open one chain behind a fence at once, exactly one is let through."""
+    answers = _finish([_start(TAKES, path, str(n)) for n in range(2)])
+    assert sorted(int(n) for answer in answers for n in answer.split()) == list(range(40))
+
+
+def test_a_write_is_whole_after_kill_9(path: Path) -> None:
+    """Of a write that was cut off by a kill, all records are there or none."""
+    process = _start(ENDLESS_WRITES, path)
+    assert process.stdout is not None
+    last = [process.stdout.readline() for _ in range(25)][-1]
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=20)
+    journal = SqliteJournal(path, FakeClock())
+    records = list(journal.records("run-1"))
+    assert len(records) == len(journal.chains("run-")) - 1 > int(last)
+    assert verify_export(journal.export()) == ()
+    journal.shut()
+
+
+def test_waiting_ends_with_another_processs_record(journal: SqliteJournal, path: Path) -> None:
+    """What another process appends is seen by whoever waits, soon."""
+    arguments = [sys.executable, "-c", APPENDS_ONE, str(path)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert not journal.wait("signals", 0, 0.01)
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        assert journal.wait("signals", 0, 40)
+        assert process.wait(20) == 0
+
+
+def test_another_process_that_overtakes_is_seen(path: Path) -> None:
+    """A fence that stood for this process, and no longer does, refuses what it remembers."""
+    mine, other = (SqliteJournal(path, FakeClock()) for _ in range(2))
+    (first,) = mine.write([Entry("walk-1", "opened", {}, "new")])
+    other.write([Entry("walk-1", "taken", {}, first.hash)])
+    with pytest.raises(FencedError):
+        mine.write([Entry("walk-1", "begun", {}, first.hash)])
+    assert [record.kind for record in mine.records("walk-1")] == ["opened", "taken"]
+    mine.shut()
+    other.shut()
+
+
+def test_a_busy_journal_says_so_to_every_thread(journal: SqliteJournal, path: Path) -> None:
+    """What befalls a transaction is told to each thread whose records were in it."""
+    journal.append("run-1", "begun", {})
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    codes: list[str] = []
+
+    def work(chain: str) -> None:
+        try:
+            journal.append(chain, "done", {})
+        except JournalError as error:
+            codes.append(error.code)
+
+    threads = [threading.Thread(target=work, args=(f"run-{n}",)) for n in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.execute("ROLLBACK")
+    other.close()
+    assert codes == ["journal.unwritable"] * 4
+    assert [journal.append(f"run-{n}", "done", {}).sequence for n in (1, 2)] == [2, 1]
+
+
+def test_an_older_format_is_copied_and_brought_up(tmp_path: Path) -> None:
+    """A journal of format 1 is brought up with its chains; as it was it is kept beside it."""
+    path = tmp_path / "journal.db"
+    shutil.copy(SAMPLE / "journal.db", path)
+    with sqlite3.connect(path) as old:
+        before = old.execute("SELECT * FROM records").fetchall()
+    old.close()
+    journal = SqliteJournal(path, FakeClock())
+    assert len(journal.chains("run-")) > 0
+    shown = {chain: journal.open_chains("") for chain in journal.chains()}
+    closed = {"closed": False, "opened": True, "reopened": True}
+    last = {json.loads(anchor.body)["chain"]: closed[anchor.kind] for anchor in journal.anchors()}
+    assert {chain: chain in found for chain, found in shown.items()} == last
+    journal.shut()
+    with sqlite3.connect(tmp_path / "journal-format-1.db") as kept:
+        assert kept.execute("PRAGMA user_version").fetchone() == (1,)
+        assert kept.execute("SELECT * FROM records").fetchall() == before
+    kept.close()
+    assert stat.S_IMODE((tmp_path / "journal-format-1.db").stat().st_mode) == 0o600
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["journal-format-1.db", "journal.db"]
+
+
+def test_an_older_format_without_room_for_its_copy_stays(tmp_path: Path) -> None:
+    """Where the copy cannot be made, the journal is left in its format, and the error says why."""
+    path = tmp_path / "journal.db"
+    shutil.copy(SAMPLE / "journal.db", path)
+    (tmp_path / "journal-format-1.db").mkdir()
+    journal = SqliteJournal(path, FakeClock())
+    with pytest.raises(JournalError) as caught:
+        journal.append("run-1", "x", {})
+    assert caught.value.code == "journal.unwritable"
+    with sqlite3.connect(path) as old:
+        assert old.execute("PRAGMA user_version").fetchone() == (1,)
+    old.close()
+    assert not list(tmp_path.glob(".journal-*"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM chains",
+        "UPDATE chains SET is_open = 0",
+        "UPDATE chains SET opened = 7",
+        "UPDATE chains SET chain = 'run-7'",
+        "INSERT INTO chains VALUES ('run-7', 1, 1)",
+    ],
+)
+def test_which_chains_are_open_is_not_changed_by_hand(
+    journal: SqliteJournal, path: Path, statement: str
+) -> None:
+    """SQL by hand does not make a chain look closed, or another."""
+    journal.append("run-1", "begun", {})
+    by_hand = sqlite3.connect(path)
+    with pytest.raises(sqlite3.IntegrityError):
+        by_hand.execute(statement)
+    by_hand.close()
+    assert journal.open_chains("") == ("run-1",)
+
+
+def test_open_chains_are_found_without_reading_all(journal: SqliteJournal) -> None:
+    """Which chains are open is one range of an index that holds no closed one."""
+    journal.append("run-1", "begun", {})
+    assert journal._connection is not None
+    plan = journal._connection.execute(f"EXPLAIN QUERY PLAN {_OPEN}", ("run-", "run.")).fetchall()
+    assert plan[0][-1] == "SEARCH chains USING INDEX open_chains (chain>? AND chain<?)"

@@ -93,6 +93,10 @@ _FORMATS = (
         WHEN NEW.chain = 'anchors' AND NEW.kind <> 'opened'
         BEGIN UPDATE chains SET is_open = NEW.kind <> 'closed'
             WHERE chain = json_extract(NEW.body, '$.chain'); END;
+    CREATE TRIGGER chains_are_anchored BEFORE INSERT ON chains
+        WHEN NEW.chain IS NOT (SELECT json_extract(body, '$.chain') FROM records
+            WHERE chain = 'anchors' AND sequence = NEW.opened AND kind = 'opened')
+        BEGIN SELECT RAISE(ABORT, 'the anchors say which chains there are'); END;
     CREATE TRIGGER chains_are_as_anchored BEFORE UPDATE ON chains
         WHEN NEW.chain <> OLD.chain OR NEW.opened <> OLD.opened OR NEW.is_open IS NOT
             ('closed' IS NOT (SELECT kind FROM records INDEXED BY anchors_of_chain

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from handrail.errors import FencedError, JournalError
+from handrail.errors import FencedError, HandrailError, JournalError
 from handrail.plans.canonical import encode_plain, time_text
 from handrail.plans.chain import (
     ANCHORS,
@@ -260,7 +260,8 @@ class Request(Generic[T]):
         self._error = None
         try:
             self._answers[:] = [self._draw(draft)]
-        except Exception as error:  # noqa: BLE001  raised by `answer`, in the thread that asked
+        except (HandrailError, AssertionError) as error:
+            # Not what befalls the source: that befalls all who are written together.
             self._error = error
             draft.clear()
 

@@ -233,6 +233,7 @@ class PostgresJournal:
             self._ensure(session)
             if sent and _is_kept(session, sent[-1]):
                 return
+            sent.clear()
             session.warned = False
             if not self._commit_guess(session, requests, sent):
                 self._commit_alone(session, requests, sent)

@@ -23,7 +23,9 @@ from handrail.errors import JournalError, UsageError
 T = TypeVar("T")
 APPLICATION = "handrail journal"
 _SCHEMES = ("postgres://", "postgresql://")
-_CONNECT_TIMEOUT_S = 10
+_CONNECT_TIMEOUT_S, _SHORTEST_CONNECT_S = 10, 2
+# The server is given the patience, and then some time to say that it is over.
+_ANSWER_TIMES = 1.5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _ENDING_S = 5.0
 # The server ends a transaction of ours that stands still: it holds up every other writer.
@@ -43,9 +45,10 @@ _DURABLE = (
     "SELECT pg_catalog.set_config('synchronous_commit', 'on', false)"
     " WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local')"
 )
+_WARNING = "01000"
 _MYSELF = (
-    "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity"
-    " WHERE pid = pg_catalog.pg_backend_pid()"
+    "SELECT pid, backend_start::text, pg_catalog.pg_is_in_recovery()"
+    " FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()"
 )
 _END = (
     "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
@@ -58,11 +61,16 @@ class Bounded(psycopg.Connection[tuple[Any, ...]]):
 
     Attributes:
         patience_s: None while it is being set up.
-        warned: whether the server warned of something since this was last set to False.
+        warned: whether the server warned of something since this was last set to False: at a COMMIT
+            it warns where somebody cancelled its waiting for the synchronous standby.
     """
 
     patience_s: float | None = None
     warned = False
+
+    def hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Note a warning. One of another class is of the connection's end, which is noticed."""
+        self.warned |= notice.sqlstate == _WARNING
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait as psycopg does, but not for ever."""
@@ -121,13 +129,19 @@ class Link:
         """
         until = time.monotonic() + self._patience_s
         pause_s = _FIRST_PAUSE_S
+        was_unknown = False
         while True:
             try:
                 return work(self._opened())
             except psycopg.Error as error:
                 self._give_up()
+                unknown = is_unknown() and _may_hide(error)
+                if unknown and not was_unknown:
+                    # The patience may be over by now; finding out is worth some more.
+                    was_unknown = True
+                    until = time.monotonic() + self._patience_s
                 if not is_lost(error) or time.monotonic() + pause_s > until:
-                    raise self._translated(error, unknown=is_unknown()) from None
+                    raise self._translated(error, unknown=unknown) from None
             except BaseException:
                 # Ctrl-C in the middle of a transaction: nobody knows how far it came.
                 self._give_up()
@@ -137,14 +151,15 @@ class Link:
 
     def connect(self) -> Bounded:
         """Return a connection of its own, with the settings of all of them."""
-        given = {"connect_timeout": str(_CONNECT_TIMEOUT_S), **self._given}
+        connect_s = min(_CONNECT_TIMEOUT_S, max(_SHORTEST_CONNECT_S, int(self._patience_s)))
+        given = {"connect_timeout": str(connect_s), **self._given}
         given |= {"application_name": APPLICATION, "tcp_user_timeout": "30000"}
         given["client_encoding"] = "utf8"
         session = Bounded.connect(conninfo.make_conninfo("", **given), autocommit=True)
         try:
             session.prepare_threshold = 1
-            session.patience_s = self._patience_s
-            session.add_notice_handler(lambda _: setattr(session, "warned", True))
+            session.patience_s = self._patience_s * _ANSWER_TIMES
+            session.add_notice_handler(session.hear)
             wait_ms = str(int(self._patience_s * 1000))
             settings = _SETTINGS | {"statement_timeout": wait_ms, "lock_timeout": wait_ms}
             calls = ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(settings))
@@ -171,7 +186,7 @@ class Link:
             session = self.connect()
             try:
                 self._end_old(session)
-                self._myself = session.execute(_MYSELF, prepare=False).fetchone()
+                self._myself = _who(session)
             except BaseException:
                 session.close()
                 raise
@@ -180,7 +195,7 @@ class Link:
 
     def _end_old(self, session: Bounded) -> None:
         """End the server processes of connections that were lost, and wait until they have."""
-        until = time.monotonic() + _ENDING_S
+        until = time.monotonic() + min(_ENDING_S, self._patience_s)
         for old in tuple(self._old):
             while session.execute(_END, old, prepare=False).fetchone() is not None:
                 if time.monotonic() > until:
@@ -197,7 +212,7 @@ class Link:
 
     def _translated(self, error: psycopg.Error, *, unknown: bool) -> JournalError:
         said = self._clean(error)
-        if unknown and is_lost(error):
+        if unknown:
             return JournalError(
                 "journal.unknown",
                 f"nobody knows whether a record was kept in {self}: {said}",
@@ -241,6 +256,27 @@ _REFUSED = (
     "is not permitted to log in",
     "permission denied",
 )
+
+
+def _who(session: Bounded) -> tuple[int, str]:
+    """Return how to tell this connection's server process from all others."""
+    row = session.execute(_MYSELF, prepare=False).fetchone()
+    if row is None:
+        raise psycopg.OperationalError("the server does not know this connection")
+    pid, since, is_standby = row
+    if is_standby:
+        # What it has not replayed yet would be taken for what was never written.
+        raise errors.ReadOnlySqlTransaction("the server is a standby")
+    return pid, since
+
+
+def _may_hide(error: psycopg.Error) -> bool:
+    """Whether a commit may have been made although this is what was heard of it.
+
+    An error that the server itself answers with is one of a transaction that it rolled back; but
+    for those that end the connection.
+    """
+    return not error.sqlstate or error.sqlstate.startswith(("08", "57P"))
 
 
 def is_lost(error: psycopg.Error) -> bool:
