@@ -110,15 +110,9 @@ def _parameters(route: Route, components: dict[str, Any]) -> list[dict[str, Any]
         return key
     shape = components[route.query.__name__]
     return key + [
-        {"name": name, "in": "query", "required": False, "schema": _no_null(schema)}
+        {"name": name, "in": "query", "required": False, "schema": schema}
         for name, schema in shape["properties"].items()
     ]
-
-
-def _no_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A query has no null: a parameter is left out."""
-    kinds = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
-    return kinds[0] if len(kinds) == 1 else schema
 
 
 def _answer(route: Route) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Page(_Given, frozen=True):
     """Which part of a list: so many, from the newest, or before a number."""
 
     limit: Limit = 20
-    before: Annotated[int, msgspec.Meta(ge=1, le=10**15)] | None = None
+    before: Annotated[int, msgspec.Meta(ge=1, le=10**15)] = 10**15
 
 
 class After(_Given, frozen=True):
@@ -140,7 +140,7 @@ class RunLine(msgspec.Struct, frozen=True):
 
 
 class RunLines(msgspec.Struct, frozen=True):
-    """Runs, the newest first, how many there are, and where the next page begins."""
+    """Runs, the newest first, at least how many there are, and where the next page begins."""
 
     runs: tuple[RunLine, ...]
     total: int

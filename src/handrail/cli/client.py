@@ -65,7 +65,7 @@ class Server:
                 f"a token would go to {self._host} unencrypted",
                 hint="use https://, or set HANDRAIL_INSECURE=1 where the network is your own",
             )
-        self._authority = environment.get("HANDRAIL_CA")
+        self._authority = environment.get("HANDRAIL_CA") or None
         self._token = _token(environment)
 
     def ask(self, method: str, path: str, body: object = None) -> Any:

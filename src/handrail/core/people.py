@@ -74,15 +74,18 @@ def create(
     _refuse_wrong(policy, person, role, team, lasts_s)
     now = world.clock.now()
     secret = world.ids.new() + world.ids.new()
+    digest = sha256(secret)
+    if any(token.id == digest[:_ID_CHARACTERS] for token in tokens(world)):
+        return create(world, policy, person=person, role=role, team=team, lasts_s=lasts_s)
     token = Token(
-        id=world.ids.new()[:_ID_CHARACTERS],
+        id=digest[:_ID_CHARACTERS],
         person=person,
         role=role,
         team=team,
         made_at=time_text(now),
         expires_at=time_text(now + timedelta(seconds=lasts_s)),
         made_by=world.person,
-        digest=sha256(secret),
+        digest=digest,
     )
     body = plain(token)
     world.journal.append(CHAIN, "created", body if isinstance(body, dict) else {})

@@ -53,7 +53,7 @@ def listed(asked: Asked) -> Answer:
     found: list[RunLine] = []
     more = None
     for number in numbers:
-        if page.before is not None and number >= page.before:
+        if number >= page.before:
             continue
         line = RunLine(**summary(asked.world, number))
         if not sees(asked, line.target):
@@ -62,7 +62,10 @@ def listed(asked: Asked) -> Answer:
             more = found[-1].run
             break
         found.append(line)
-    return Answer(RunLines(tuple(found), len(numbers), more))
+    # Whoever sees some alone is not told how many there are.
+    is_all = not asked.declared.policy.roles
+    total = len(numbers) if is_all else len(found) + (more is not None)
+    return Answer(RunLines(tuple(found), total, more))
 
 
 def show(asked: Asked) -> Answer:
