@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import smtplib
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.headerregistry import Address
@@ -50,6 +51,29 @@ class Mail:
     timeout_s: float = TIMEOUT_S
 
 
+class _Connection(smtplib.SMTP):
+    """A connection that the deadline sees from its first byte: a greeting may drip, too."""
+
+    def __init__(self, mail: Mail, host: str, deadline: Deadline) -> None:
+        # Without a name of our own the library would ask the resolver for one.
+        super().__init__(local_hostname="handrail.invalid", timeout=mail.timeout_s)
+        self._host = host  # what STARTTLS checks the certificate against
+        self._mail = mail
+        self._deadline = deadline
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        opened = socket.create_connection((host, port), timeout)
+        self._deadline.watch(opened)
+        if self._mail.tls != "tls":
+            return opened
+        secured = trusting(self._mail.authority).wrap_socket(
+            opened, server_hostname=host, do_handshake_on_connect=False
+        )
+        self._deadline.watch(secured)
+        secured.do_handshake()
+        return secured
+
+
 class EmailNotifier:
     """`ports.Notifier` by mail."""
 
@@ -68,7 +92,6 @@ class EmailNotifier:
         with Deadline(mail.timeout_s) as deadline:
             try:
                 with self._connected(deadline) as connection:
-                    deadline.watch(connection.sock)
                     self._secure(connection, deadline)
                     _deliver(connection, mail, message)
             except NotifyError:
@@ -85,20 +108,8 @@ class EmailNotifier:
         number = int(port) if port else _PORTS[mail.tls]
         if mail.tls == "none" and mail.password and not is_here(host):
             raise refused("a password is not sent without TLS", is_passing=False)
-        # Without a name of our own the library would ask the resolver for one.
-        ours, timeout_s = "handrail.invalid", mail.timeout_s
-        made = (
-            smtplib.SMTP_SSL(
-                local_hostname=ours, timeout=timeout_s, context=trusting(mail.authority)
-            )
-            if mail.tls == "tls"
-            else smtplib.SMTP(local_hostname=ours, timeout=timeout_s)
-        )
-        # What TLS checks the certificate against. Given to the constructor, it would connect there,
-        # where nothing watches how long that takes.
-        vars(made)["_host"] = host
+        made = _Connection(mail, host, deadline)
         made.connect(host, number)
-        deadline.watch(made.sock)
         return made
 
     def _secure(self, connection: smtplib.SMTP, deadline: Deadline) -> None:

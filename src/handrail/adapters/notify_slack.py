@@ -16,7 +16,10 @@ from handrail.errors import sanitise
 from handrail.plans.canonical import encode
 
 _MARKS = {"incident": ":rotating_light:", "warning": ":warning:", "info": ":information_source:"}
-_LONGEST_CHARACTERS = 2800
+_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_MORE = "..."
+# Slack refuses a block with more than 3,000.
+_LONGEST_CHARACTERS = 2600
 _LONGEST_TITLE_CHARACTERS = 250
 
 
@@ -59,7 +62,13 @@ def _details(notice: Mapping[str, Any]) -> str:
 
 
 def escape(text: str, longest: int) -> str:
-    """Return text that Slack shows as it is, in at most so many characters before escaping."""
-    short = text if len(text) <= longest else text[: longest - 3] + "..."
-    plain = sanitise(short, keep_lines=True)
-    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Return text that Slack shows as it is, in at most so many characters with its escapes."""
+    pieces: list[str] = []
+    left = longest - len(_MORE)
+    for character in sanitise(text[:longest], keep_lines=True):
+        piece = _ESCAPES.get(character, character)
+        left -= len(piece)
+        if left < 0:
+            return "".join(pieces) + _MORE
+        pieces.append(piece)
+    return "".join(pieces) + (_MORE if len(text) > longest else "")
