@@ -135,7 +135,7 @@ def letter(mail: Mail, notice: Mapping[str, Any]) -> EmailMessage:
     message = EmailMessage(policy=POLICY)
     message["From"] = Address("Handrail", addr_spec=mail.sender)
     message["To"] = tuple(Address(addr_spec=one) for one in mail.to)
-    subject = " ".join(sanitise(str(notice["title"])).split())[:_LONGEST_SUBJECT_CHARACTERS]
+    subject = " ".join(sanitise(str(notice["title"])[:_LONGEST_SUBJECT_CHARACTERS]).split())
     message["Subject"] = f"[{notice['severity']}] {subject}"
     domain = mail.sender.rpartition("@")[2]
     message["Message-ID"] = f"<{notice['id']}@{domain}>"
@@ -148,7 +148,7 @@ def text(notice: Mapping[str, Any]) -> str:
     """Return a notice as plain text."""
     lines = [sanitise(str(notice["title"])), ""]
     if notice.get("text"):
-        said = sanitise(str(notice["text"]), keep_lines=True)[:_LONGEST_CHARACTERS]
+        said = sanitise(str(notice["text"])[:_LONGEST_CHARACTERS], keep_lines=True)
         lines += [said, ""]
     names = {"run": "run", "resource": "on", "person": "by", "time": "at", "next": "next"}
     lines += [

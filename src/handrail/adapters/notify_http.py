@@ -112,6 +112,8 @@ class Deadline:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
+        for one in self._sockets:
+            one.close()  # also those of a connection that never came about
 
     def watch(self, opened: socket.socket | None) -> None:
         """Cut this one, too, when time is up."""
