@@ -119,9 +119,7 @@ def rebase(walk: Driven, clock: Clock) -> None:
     walk.offset_s = max(clock.now().timestamp(), told) - clock.elapsed_s()
 
 
-def has_begun(walk: Driven) -> bool:
-    """Whether a step of it acts, or did when its engine died."""
-    course = walk.course
-    acting = {"begun", "undoing", "cut-off", "undo-cut-off"}
+def has_begun(course: Course) -> bool:
+    """Whether a step acts as far as the journal tells: its engine may be dead."""
     under_way = (*course.lanes.values(), *course.undo_lanes.values())
-    return any(course.steps.at(number).state in acting for number in under_way)
+    return any(course.steps.at(number).state in {"begun", "undoing"} for number in under_way)

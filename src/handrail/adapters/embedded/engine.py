@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
-from handrail.adapters.embedded.driven import Driven, follow, load
+from handrail.adapters.embedded.driven import Driven, follow, has_begun, load
 from handrail.adapters.embedded.loop import Loop, News, Ports
 from handrail.errors import FencedError, RefusedError
 from handrail.plans.canonical import encode_plain, plain
@@ -244,11 +244,7 @@ class EmbeddedEngine:
             return True
         standing = show(course, self._clock.now())
         is_human = bool(standing.awaits) and standing.state in {"held", "waiting"}
-        acting = {"begun", "undoing", "cut-off", "undo-cut-off"}
-        return is_human and not any(
-            course.steps.at(number).state in acting
-            for number in (*course.lanes.values(), *course.undo_lanes.values())
-        )
+        return is_human and not has_begun(course)
 
     def _course_with_words(self, walk: Driven) -> Course:
         """Return where a run stands once the words that nobody has heard yet are heard."""

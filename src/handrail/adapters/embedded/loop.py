@@ -252,7 +252,7 @@ class Loop:
             return None
         if offset_s != _NO_TIME_YET:
             walk.offset_s = offset_s  # its time goes on, whatever was set meanwhile
-        if has_begun(walk):
+        if has_begun(walk.course):
             if not walk.hold(self._ports.locks):
                 self._tell(run, News((), None, is_quiet=True))
                 return None
