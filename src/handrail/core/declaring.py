@@ -16,6 +16,7 @@ from handrail.estate import loading as estates
 from handrail.estate.model import Address, Estate, Resource, StoreSettings
 from handrail.estate.shapes import Key, nearest
 from handrail.operations import loading as operations
+from handrail.operations import questions
 from handrail.operations.model import Operation
 from handrail.operations.targets import fitting
 from handrail.plans import notifications as notices
@@ -52,6 +53,8 @@ def load(root: Path, kits: Sequence[Kit], guards: Sequence[Guard]) -> Declared:
         for kit in kits:
             found = {operation.name: operation for operation in kit.operations} | found
         problems += operations.errors(found, estate, root)
+    if found is not None and policy is not None:
+        problems += questions.group_errors(found.values(), policy.groups)
     if problems or estate is None or found is None or policy is None or told is None:
         raise DeclarationErrors(sorted(problems, key=_position))
     return Declared(estate, found, policy, told)

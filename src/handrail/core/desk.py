@@ -1,10 +1,12 @@
 """The desk: a folder in a script's private home through which it asks, and is answered.
 
 Layout, which anything that runs scripts elsewhere may carry over as files:
-`handrail-ask` the command, in the script's PATH; `NAME.question` for each question that may be
-asked; `open` while somebody attends; `NAME.ask` written by the command, one line of what the script
-says besides; `NAME.answer` written for it: `answer`, `expired` or `refused`, and a line with the
-value.
+
+`commands/handrail-ask`  in the script's PATH; a cage makes such folders read-only
+`NAME.question`          for each question that may be asked
+`open`                   while somebody attends
+`NAME.ask`               written by the command: one line of what the script says besides
+`NAME.answer`            written for it: `answer`, `expired` or `refused`; then the value's line
 
 Rules:
 - The script owns the folder, and is not believed: nothing is followed out of it, and nothing of
@@ -24,11 +26,14 @@ from handrail.errors import ScriptError
 
 COMMAND = "handrail-ask"
 FOLDER = ".handrail"
+COMMANDS = "commands"
 _NOTE_BYTES = 2000
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _SCRIPT = r"""#!/bin/sh
 # handrail-ask NAME [WORDS...]: ask the people behind this run, and print what they answer.
 # Exit code: 0 answered, 2 called wrongly, 4 refused, expired, or nobody is asked here.
-desk=$(dirname -- "$0")
+desk=$(dirname -- "$0")/..
 name=${1-}
 case $name in
 '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*)
@@ -42,7 +47,8 @@ if [ ! -e "$desk/$name.question" ]; then
     exit 2
 fi
 if [ ! -e "$desk/$name.answer" ] && [ ! -e "$desk/$name.ask" ]; then
-    printf '%s\n' "$*" >"$desk/$name.asking.$$" && mv -f "$desk/$name.asking.$$" "$desk/$name.ask"
+    printf '%s\n' "$*" >"$desk/$name.asking.$$" &&
+        mv -f "$desk/$name.asking.$$" "$desk/$name.ask" || exit 4
 fi
 while [ ! -e "$desk/$name.answer" ]; do
     if [ ! -e "$desk/open" ]; then
@@ -62,8 +68,13 @@ exit 4
 
 
 def folder_of(home: Path) -> Path:
-    """Return the desk's folder in a script's home; it is in the script's PATH."""
+    """Return the desk's folder in a script's home."""
     return home / FOLDER
+
+
+def path_of(home: Path) -> Path:
+    """Return the folder for the script's PATH."""
+    return folder_of(home) / COMMANDS
 
 
 class Desk:
@@ -84,8 +95,9 @@ class Desk:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # What is opened now stays this folder, whatever the script puts in its place.
-            self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            self._put(COMMAND, _SCRIPT, mode=0o700)
+            self._folder = os.open(folder, _FOLDER_FLAGS)
+            path_of(home).mkdir(mode=0o700, exist_ok=True)
+            self._put(COMMAND, _SCRIPT, mode=0o700, within=COMMANDS)
             for name in names:
                 self._put(f"{name}.question", "")
             self._put("open", "")
@@ -117,9 +129,11 @@ class Desk:
             )
         except OSError:
             return None
-        with os.fdopen(file, "rb") as opened:
+        try:
             is_file = stat.S_ISREG(os.fstat(file).st_mode)
-            line = opened.read(_NOTE_BYTES).decode("utf-8", "replace") if is_file else ""
+            line = os.read(file, _NOTE_BYTES).decode("utf-8", "replace") if is_file else ""
+        finally:
+            os.close(file)
         return " ".join(line.split())
 
     def answer(self, name: str, kind: str, value: str = "") -> None:
@@ -130,10 +144,13 @@ class Desk:
         with suppress(OSError):
             self._put(f"{name}.answer", f"{kind}\n{value}\n")
 
-    def _put(self, name: str, text: str, mode: int = 0o600) -> None:
+    def _put(self, name: str, text: str, mode: int = 0o600, within: str = ".") -> None:
         """Write a whole file; one of that name, or a link, is replaced and never followed."""
         new = f".{name}.{os.urandom(8).hex()}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with os.fdopen(os.open(new, flags, mode, dir_fd=self._folder), "wb") as file:
-            file.write(text.encode())
-        os.rename(new, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        folder = os.open(within, _FOLDER_FLAGS, dir_fd=self._folder)
+        try:
+            with os.fdopen(os.open(new, _NEW_FLAGS, mode, dir_fd=folder), "wb") as file:
+                file.write(text.encode())
+            os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            os.close(folder)

@@ -109,7 +109,7 @@ def _environment(
         for name, value in plan.request.parameters.items()
     }
     if operation.questions:
-        passed["PATH"] = f"{desk.folder_of(home)}:{passed.get('PATH', os.defpath)}"
+        passed["PATH"] = f"{desk.path_of(home)}:{passed.get('PATH', os.defpath)}"
     return {
         "HOME": str(home),
         **passed,

@@ -8,11 +8,11 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from handrail.errors import DeclarationError, Place, UsageError
-from handrail.estate.shapes import DURATION, TEXT, Choice, Key, ListOf, MapOf, Record
+from handrail.estate.shapes import DURATION, TEXT, Choice, Key, ListOf, MapOf, Record, nearest
 from handrail.operations.model import Operation, Question
 
 TYPES = ("text", "int", "bool", "choice")
@@ -65,6 +65,21 @@ def errors(operation: Operation) -> Iterator[DeclarationError]:
             yield DeclarationError(
                 "operations.question", f"question `{question.name}` {said}", at=operation.place
             )
+
+
+def group_errors(
+    operations: Iterable[Operation], groups: Collection[str]
+) -> Iterator[DeclarationError]:
+    """Yield the questions that a group answers which the policy does not declare."""
+    for operation in operations:
+        for question in operation.questions:
+            if question.by and question.by not in groups:
+                yield DeclarationError(
+                    "policy.unknown-group",
+                    f"question `{question.name}` is answered by unknown group `{question.by}`",
+                    at=operation.place,
+                    hint=nearest(question.by, tuple(groups)) or "declare it under `groups`",
+                )
 
 
 def _wrong(question: Question, *, is_parameter: bool) -> str:
