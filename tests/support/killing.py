@@ -128,7 +128,7 @@ def _install(at: int, when: str, told: int) -> None:
 
         return do
 
-    for name in ("append", "close", "open_run", "single_use"):
+    for name in ("append", "write", "close", "open_run", "single_use"):
         whole = getattr(sqlite_journal.SqliteJournal, name)
         setattr(sqlite_journal.SqliteJournal, name, dying(whole))
     if when == "output":

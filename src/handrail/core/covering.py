@@ -4,7 +4,8 @@ Rules:
 - What was signed is the fan-out's digest. It counts for a plan that the recorded fan-out of that
   digest holds, and for no other.
 - An approval is used by one walk, however many children that runs, and however often one goes
-  again. It verifies anew at each: expired, withdrawn or of a person removed, it counts no more.
+  again. It has to count when the walk takes it, with its first child; waves and soaks may take
+  longer than it lasts. Withdrawn, or of a person removed since, it counts for no further child.
 - What stands for every plan such as a child's counts as it does without a fan-out.
 """
 
@@ -17,6 +18,9 @@ from handrail.core.world import World
 from handrail.plans.canonical import time_text
 from handrail.plans.fan_out import holds
 from handrail.plans.model import Approval, Plan
+
+# What a walk has taken lasts as long as the walk.
+_LASTING = "9999-12-31T23:59:59.999999Z"
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,15 @@ def approvals(world: World, cover: Cover, plan: Plan, now: str) -> tuple[Approva
     standing_ones = observing.verified(
         world, standing.covering(world, plan), plan.request.target, now, plan.request.person
     )
-    given = _given(world, cover)
-    fan_out = records.fan_out(world.journal, cover.digest) if given else None
+    fresh, taken = _given(world, cover)
+    fan_out = records.fan_out(world.journal, cover.digest) if fresh or taken else None
     if fan_out is None or not holds(fan_out, plan.digest):
         return standing_ones
-    name = fan_out.plan.request.target
-    valid = observing.verified(world, given, name, now, plan.request.person)
+    target, me = fan_out.plan.request.target, plan.request.person
+    valid = list(observing.verified(world, fresh, target, now, me))
+    for one, since in taken:
+        still = observing.verified(world, (one,), target, since, me)
+        valid += [replace(found, expires_at=_LASTING) for found in still]
     return (*(replace(one, digest=plan.digest) for one in valid), *standing_ones)
 
 
@@ -66,15 +73,22 @@ def use(world: World, plan: Plan, run: str) -> tuple[str, ...]:
     return tuple(one.id for one in plan.facts.approvals)
 
 
-def _given(world: World, cover: Cover) -> tuple[Approval, ...]:
-    """Return the approvals that nobody has used, and those that this walk has."""
-    found: dict[str, Approval] = {}
+def _given(
+    world: World, cover: Cover
+) -> tuple[tuple[Approval, ...], tuple[tuple[Approval, str], ...]]:
+    """Return the approvals that nobody has used, and those that this walk has, each since when."""
+    fresh: dict[str, Approval] = {}
+    taken: dict[str, tuple[Approval, str]] = {}
     for record in world.journal.records(f"approvals-{cover.digest}"):
         said = records.body(record)
         if record.kind == "approved":
             approval = records.decode(said, Approval)
             if approval.bounds is None:
-                found[approval.id] = approval
-        elif record.kind != "used" or not cover.walk or said["run"] != cover.chain:
-            found.pop(said["id"], None)
-    return tuple(found.values())
+                fresh[approval.id] = approval
+            continue
+        used = fresh.pop(said["id"], None)
+        if record.kind == "used" and used and cover.walk and said["run"] == cover.chain:
+            taken[used.id] = (used, record.time)
+        elif record.kind != "expired":
+            taken.pop(said["id"], None)
+    return tuple(fresh.values()), tuple(taken.values())
