@@ -403,6 +403,17 @@ def test_a_word_twice_counts_once() -> None:
     assert heard(course, signal).body["ignored"] == "it was heard before"
 
 
+def test_a_late_word_is_not_taken_for_another_attempt() -> None:
+    """A word about a step's first attempt does not count for its second."""
+    course = go(step(go(simple_walk(1, 1), until="store/0/s0"), Mark("taken")))
+    late = Signal("late", "rerun", "ben", DIGEST, {"step": "store/0/s0", "attempt": 1})
+    assert refusal(course, late) == ""
+    course = go(say(course, "rerun", step="store/0/s0", attempt=1), until="store/0/s0")
+    course = go(step(course, Mark("taken")))
+    assert course.steps["store/0/s0"].state == "unknown"
+    assert "about attempt 1" in refusal(course, late)
+
+
 def test_marks_that_make_no_sense_are_refused() -> None:
     """A mark of no known kind, of a step that is not there, or of no wave: the journal's fault."""
     course = opened(simple_walk(1, 1))

@@ -157,7 +157,7 @@ class Trial:
         """Return an engine that only submits, speaks and looks: it takes nothing up."""
         clock = SystemClock()
         locks = FileLocks(self.folder / "locks")
-        return EmbeddedEngine(self.journal, clock, RandomIds(), locks, {}, say=str)
+        return EmbeddedEngine(self.journal, clock, RandomIds(), locks, {}, say=print)
 
     def submit(self, count: int) -> None:
         """Record walks; the next process takes them up."""
@@ -197,7 +197,8 @@ class Trial:
         for name, one in found.steps.items():
             if one.state == "unknown":
                 happened = truth["do", run, name] > 0
-                self._say(run, "accept" if happened else "rerun", step=name)
+                said = "accept" if happened else "rerun"
+                self._say(run, said, step=name, attempt=one.attempts)
                 return
             if one.state == "undo-unknown":
                 self._say(run, "undo")

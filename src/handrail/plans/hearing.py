@@ -2,6 +2,7 @@
 
 Rules:
 - A word counts once, for the plan that it names, and where it means something now.
+- One about a step may say which `attempt` it means: one that comes late is not taken for another.
 - One that does not count is marked all the same, with the reason: nobody wonders where it went.
 """
 
@@ -96,8 +97,10 @@ def _step(course: Course, signal: Signal, states: frozenset[str]) -> str:
     name = signal.body["step"]
     if not isinstance(name, str) or name not in course.layout.numbers:
         return f"this run has no step `{str(name)[:80]}`"
-    state = course.steps[name].state
-    return "" if state in states else f"{name} is {state}"
+    one, meant = course.steps[name], signal.body.get("attempt")
+    if meant is not None and meant != one.attempts:
+        return f"it is about attempt {meant} at {name}, which was begun again since"
+    return "" if one.state in states else f"{name} is {one.state}"
 
 
 _MEANT = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -93,6 +94,8 @@ class Loop:
         self._cursor: int | None = None
         self._looked_s = 0.0
         self._acting = 0
+        # What is about to act, in this round.
+        self._planned = 0
         self._followers: dict[int, list[Callable[[News], None]]] = {}
         self._failed_attempts = 0
         self._retry_s = 0.0
@@ -168,7 +171,7 @@ class Loop:
 
     def _hear_words(self, *, is_urgent: bool = False) -> None:
         """Hear the words of every process to the walks that are here."""
-        now_s = self._ports.clock.elapsed_s()
+        now_s = time.monotonic()  # as the inbox waits: in real time
         if self._cursor is None or (not is_urgent and now_s - self._looked_s < _LOOK_S):
             return
         self._looked_s = now_s
@@ -293,6 +296,7 @@ class Loop:
             if run in self._asleep and self._wake(run):
                 self._failed_attempts = 0
         walks, self._touched = tuple(self._touched.values()), {}
+        self._planned = 0
         batches = [self._think(walk) for walk in walks]
         to_write = [batch for batch in batches if batch.marks]
         refused: Mapping[int, JournalError] = {}
@@ -357,7 +361,7 @@ class Loop:
                 if isinstance(move, Undo) and not isinstance(walk.acting[move.step], Undo):
                     break  # it is still being checked: undoing has an order
                 continue
-            if self._acting + len(batch.doing) >= self._pool.most:
+            if self._acting + self._planned >= self._pool.most:
                 self._starved.add(walk.run)
                 break
             self._add(batch, move)
@@ -372,6 +376,7 @@ class Loop:
             batch.course = step(batch.course, mark)
             batch.marks.append(mark)
         batch.doing.append(move)
+        self._planned += 1
 
     def _begin(self, batch: Batch) -> None:
         """Let the steps act whose beginning is written, and tell who follows."""
