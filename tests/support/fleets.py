@@ -83,6 +83,7 @@ class Fleet:
     def __init__(self, team: Team, names: Sequence[str]) -> None:
         self.team = team
         self.names = tuple(names)
+        self.digest = ""
         # Not beside the databases: a script works on a copy of that folder.
         self.told = team.root.with_name(f"{team.root.name}-told")
         self.told.mkdir(exist_ok=True)
@@ -96,6 +97,11 @@ class Fleet:
     def refuse(self, *names: str) -> None:
         """Let the script fail on those stores from now on."""
         (self.told / "refuses").write_text(" ".join(names))
+
+    def forget(self) -> None:
+        """Let the script do what it did first, and count from nothing."""
+        for path in self.told.iterdir():
+            path.unlink()
 
     @property
     def executions(self) -> int:

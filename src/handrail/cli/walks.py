@@ -175,7 +175,17 @@ class _LaneTalk:
 
 
 def run(call: Call) -> int:
-    """Plan anew, and run it over every target, in waves."""
+    """Plan anew, and run it over every target, in waves.
+
+    Raises:
+        UsageError: the glass is to be broken for all of them at once.
+    """
+    if call.options.break_glass is not None:
+        raise UsageError(
+            "usage",
+            "the glass is broken for one target at a time",
+            hint=f"handrail run {call.options.operation} --on STORE --break-glass WHY",
+        )
     fan_out = recorded(call)
     return run_fanned(call, _anew(call, fan_out) if fan_out else _fanned(call))
 
