@@ -77,6 +77,7 @@ class Strange(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Redirect, or answer a page."""
+        self.server.seen.append(self.path)  # type: ignore[attr-defined]  # of this test
         if self.path.endswith("whoami"):
             self.send_response(302)
             self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/taken")  # type: ignore[attr-defined]  # an HTTP server's
@@ -85,7 +86,6 @@ class Strange(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "6")
         self.end_headers()
         self.wfile.write(b"<html>")
-        self.server.seen.append(self.path)  # type: ignore[attr-defined]  # of this test
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

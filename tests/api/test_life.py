@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from handrail.core import scheduling
 from support.scripts import wait_for
-from support.served import Served, serving, until
+from support.served import Earlier, Served, serving, until
 from support.teams import ANA, OPERATION, SESSIONS, Team, make_team
 
 WAITING = """\
@@ -26,6 +28,9 @@ if "TELL" in os.environ:
     while not os.path.exists(os.environ["TELL"] + ".go"):
         time.sleep(0.02)
 """
+
+
+DUE = 'schedule: {cron: "* * * * *", missed: once, late: 1h}\n'
 
 
 @pytest.fixture
@@ -217,3 +222,18 @@ def test_log_is_lines_of_json(tmp_path: Path) -> None:
     told = [json.loads(line) for line in served.logged]
     assert {"listening", "request", "signal", "ended"} <= {line["event"] for line in told}
     assert all({"time", "level", "event"} <= set(line) for line in told)
+
+
+def test_schedule(tmp_path: Path) -> None:
+    """What is due is begun by the server, once, as a run of its own that people see."""
+    declared = OPERATION.format(name="close-devices", undo="restore") + DUE
+    team = make_team(tmp_path / "team", {"operations/close-devices.yaml": declared})
+    team.make_ready("close-devices")
+    earlier = team.world(clock=Earlier(timedelta(minutes=3)))
+    scheduling.tick(earlier, team.declared, lambda _: None)
+    with serving(team) as served:
+        until(lambda: bool(served.ask("GET", "/v1/runs").json["runs"]))
+        told = served.ask("GET", "/v1/runs/1/events").content.decode()
+        assert '"outcome":"confirmed"' in told
+        assert any('"due"' in line for line in served.logged)
+    assert team.executions == 1

@@ -181,14 +181,14 @@ def make_token(
     team: Team, person: str, role: str, group: str = "", *, ago: timedelta = timedelta(0)
 ) -> str:
     """Return a token of a person, made `ago` for an hour, or for a day when that is now."""
-    world = team.world(ADMIN, clock=_Earlier(ago))
+    world = team.world(ADMIN, clock=Earlier(ago))
     lasts_s = 3600 if ago else 86400
     policy = team.declared.policy
     _, secret = people.create(world, policy, person=person, role=role, team=group, lasts_s=lasts_s)
     return secret
 
 
-class _Earlier:
+class Earlier:
     """The real clock, set back."""
 
     def __init__(self, ago: timedelta) -> None:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ import msgspec
 
 from handrail import wiring
 from handrail.api.problems import problem_of
-from handrail.core import recalling, rehearsing, repeating, running
+from handrail.core import recalling, rehearsing, repeating, running, taking
 from handrail.core.deciding import Decided
 from handrail.core.world import Declared, World
 from handrail.errors import HandrailError
 from handrail.plans.canonical import encode_plain, plain
+from handrail.plans.schedule import Due
 
 Say = Callable[[Mapping[str, Any]], None]
 _EVERY_S = 0.2
@@ -40,9 +42,12 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What an errand is told to do.
 
     Attributes:
-        kind: `rehearse`, `run`, `resume` or `undo`.
+        kind: `rehearse`, `run`, `resume`, `undo`, or `due`: one time of a schedule.
         operation: its name, or the digest of a plan; for `rehearse` and `run`.
         number: of the run, for `resume` and `undo`.
+        schedule: its key, for `due`.
+        time: what is due, ISO 8601 UTC, for `due`.
+        begins_at: the same with its jitter.
     """
 
     kind: str
@@ -56,6 +61,9 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 0
     choice: str = ""
     lose_newer: bool = False
+    schedule: str = ""
+    time: str = ""
+    begins_at: str = ""
 
 
 class SayingTalk:
@@ -120,6 +128,8 @@ def do(world: World, declared: Declared, asked: Ask, talk: SayingTalk, say: Say)
     def opened(number: int) -> None:
         say({"event": "begun", "run": number})
 
+    if asked.kind == "due":
+        return _due(world, declared, asked, talk)
     if asked.kind in {"resume", "undo"}:
         decided = recalling.recorded(world, declared, asked.number, None)
         opened(asked.number)
@@ -147,6 +157,19 @@ def do(world: World, declared: Declared, asked: Ask, talk: SayingTalk, say: Say)
         return _ended(decided, exit_code=3 if decided.plan.verdict == "refuse" else 4)
     outcome = running.begin(world, decided, talk, opened=opened)
     return _ended(decided, outcome=plain(outcome), exit_code=outcome.exit_code)
+
+
+def _due(world: World, declared: Declared, asked: Ask, talk: SayingTalk) -> dict[str, Any]:
+    """Plan, judge and run one due time; what becomes of it is recorded whatever is said here."""
+    operation = declared.operations.get(asked.operation)
+    for schedule in operation.schedules if operation else ():
+        if schedule.key == asked.schedule:
+            time, begins_at = map(datetime.fromisoformat, (asked.time, asked.begins_at))
+            due = Due(asked.operation, schedule, time, begins_at)
+            outcome = taking.carry_out(world, declared, due, talk)
+            if outcome is not None:
+                return {"outcome": plain(outcome), "exit_code": outcome.exit_code}
+    return {"exit_code": 0}
 
 
 def _ended(decided: Decided, **rest: Any) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from handrail.core import records
 from handrail.core.world import World
 from handrail.errors import JournalError, RefusedError, UsageError
 
-KINDS = ("rehearse", "run", "resume", "undo")
 _OUTPUT_CHARACTERS = 256 * 1024
 _KEPT = 200
 On = tuple[tuple[str, str], ...]
@@ -50,6 +49,7 @@ class Errand:
     kind: str
     person: str
     on: On
+    asked: Ask | None = None
     state: str = "working"
     run: int | None = None
     ended: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Errands:
             RefusedError: the server is ending, or does as much as it may.
             JournalError: it could not be recorded; nothing was started.
         """
-        errand = Errand(self._world.ids.new()[:12], ask.kind, ask.person, on)
+        errand = Errand(self._world.ids.new()[:12], ask.kind, ask.person, on, ask)
         with self._lock:
             if self.is_closed:
                 raise RefusedError("api.draining", "the server is about to end: it begins nothing")

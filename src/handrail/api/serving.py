@@ -27,13 +27,14 @@ from typing import Any
 
 import uvicorn
 
-from handrail.api import logs, telemetry
+from handrail.api import logs, telemetry, ticking
 from handrail.api.app import make_app
 from handrail.api.errand import Ask
 from handrail.api.metrics import TimedJournal
 from handrail.api.protocol import Protocol
 from handrail.api.server import Bounds, Server
 from handrail.api.targets import on_of
+from handrail.api.ticking import Tick
 from handrail.core import recalling, records
 from handrail.core.world import Declared, World
 from handrail.errors import HandrailError, RefusedError, UsageError
@@ -62,16 +63,11 @@ class Listening:
     grace_s: float = 60.0
 
 
-# Called now and then while the server works; returns when to be called next, in seconds.
-Tick = Callable[[Server], float]
-
-
 def serve(
     world: World,
     load: Callable[[], Declared],
     listening: Listening,
     bounds: Bounds,
-    ticks: tuple[Tick, ...] = (),
 ) -> int:
     """Serve until told to end; return the exit code.
 
@@ -93,7 +89,7 @@ def serve(
             server = Server(world, load, bounds)
             timed: Any = TimedJournal(world.journal, server.metrics.commit_s)
             server.world = replace(world, journal=timed)
-            asyncio.run(_Life(server, listening, sockets, ticks).live())
+            asyncio.run(_Life(server, listening, sockets).live())
             telemetry.end()
     finally:
         for one in sockets:
@@ -111,12 +107,11 @@ class _Life:
         server: Server,
         listening: Listening,
         sockets: list[socket.socket],
-        ticks: tuple[Tick, ...],
     ) -> None:
         self._server = server
         self._listening = listening
         self._sockets = sockets
-        self._ticks = ticks
+        self._engine = ticking.engine_of(server)
         self._told = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -127,16 +122,19 @@ class _Life:
             loop.add_signal_handler(number, self._hear, signal.Signals(number).name)
         web = _Web(_config(self._server, self._listening))
         serving = asyncio.create_task(web.serve(sockets=self._sockets))
-        ticking = [asyncio.create_task(self._tick(tick)) for tick in self._ticks]
         ended = asyncio.create_task(self._told.wait())
         await asyncio.to_thread(recover, self._server)
+        ticks = (ticking.walks(self._engine), ticking.schedules, ticking.notices)
+        looking = [asyncio.create_task(self._tick(tick)) for tick in ticks]
         for one in self._sockets:
             logs.tell("listening", at=_shown(one, self._listening), pid=os.getpid())
         await asyncio.wait((ended, serving), return_when=asyncio.FIRST_COMPLETED)
         self._server.drain()
-        for task in ticking:
+        for task in looking:
             task.cancel()
+        closing = asyncio.create_task(asyncio.to_thread(self._engine.close))
         await self._end_errands()
+        await closing
         web.should_exit = True
         await serving
         logs.tell("ended")

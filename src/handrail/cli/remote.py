@@ -405,8 +405,10 @@ def _tokens(call: RemoteCall) -> int:
         made = call.server.ask("POST", "/v1/tokens", tokens.wanted(call))
         return tokens.show_made(call, made["token"], made["secret"])
     if options.what == "revoke":
-        gone = call.server.ask("DELETE", f"/v1/tokens/{_part(options.id)}")
-        return tokens.show_revoked(call, gone)
+        every = [str(token["id"]) for token in call.server.ask("GET", "/v1/tokens")["tokens"]]
+        found = [name for name in every if options.id and name.startswith(options.id.lower())]
+        name = found[0] if len(found) == 1 else options.id
+        return tokens.show_revoked(call, call.server.ask("DELETE", f"/v1/tokens/{_part(name)}"))
     return tokens.show_list(call, call.server.ask("GET", "/v1/tokens")["tokens"])
 
 

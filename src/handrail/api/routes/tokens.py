@@ -6,6 +6,7 @@ from handrail.api.route import Answer, Asked, Route
 from handrail.api.shapes import MadeToken, NewToken, TokenLine, TokenLines
 from handrail.core import people
 from handrail.core.people import Token
+from handrail.errors import UsageError
 
 
 def line_of(token: Token) -> TokenLine:
@@ -44,7 +45,11 @@ def create(asked: Asked) -> Answer:
 
 def revoke(asked: Asked) -> Answer:
     """Revoke a token; twice equals once."""
-    return Answer(line_of(people.revoke(asked.world, asked.path["id"])))
+    name = asked.path["id"]
+    # Whole: the beginning of one, sent by mistake, would be somebody's.
+    if all(token.id != name for token in people.tokens(asked.world)):
+        raise UsageError("api.not-found", f"there is no token `{name[:32]}`")
+    return Answer(line_of(people.revoke(asked.world, name)))
 
 
 ROUTES = (

@@ -1,0 +1,115 @@
+"""What a server does by itself: goes on with walks, begins what is due, tells people outside.
+
+Rules:
+- Each is looked at again and again; a mistake is logged, and the next look comes all the same.
+- What is due is begun as an errand, a process of its own: no schedule waits for another.
+- A walk that another process drives stays its own until that process is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from handrail import wiring
+from handrail.api import logs
+from handrail.api.errand import Ask
+from handrail.api.server import Server
+from handrail.api.targets import on_of
+from handrail.core import acts, notifying, scheduling
+from handrail.core.schedule_records import target_of
+from handrail.core.world import Declared
+from handrail.plans.canonical import time_text
+from handrail.plans.schedule import Due
+from handrail.ports import Engine
+
+# Called with the server; returns after how many seconds to be called again.
+Tick = Callable[[Server], float]
+_WALKS_S = 15.0
+
+
+class SilentTalk:
+    """`core.world.Talk` of what nobody watches: its records tell."""
+
+    def begin(self, stage: str, text: str) -> None:
+        """Say nothing."""
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Say nothing."""
+
+    def output(self, piece: bytes) -> None:
+        """Say nothing: it is in the run's own log."""
+
+    def end(self, stage: str, text: str, *, ok: bool = True) -> None:
+        """Say nothing."""
+
+    def choose(self, question: str, choices: Mapping[str, str], otherwise: str) -> str:  # noqa: ARG002  the port's
+        """Ask nobody."""
+        return otherwise
+
+
+class _Live:
+    """`core.world.Declared`, as the repository has it whenever it is looked at."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._server.declarations.now(), name)
+
+
+def engine_of(server: Server) -> Engine:
+    """Return what runs walks here. Takes up none yet."""
+    declared = cast("Declared", _Live(server))
+    talk = SilentTalk()
+
+    def say(text: str) -> None:
+        logs.tell("engine", level="warning", text=text)
+
+    done_by = acts.acts(server.world, declared, lambda _: talk)
+    return wiring.engine(server.world, done_by, say)
+
+
+def walks(engine: Engine) -> Tick:
+    """Return what takes up walks that nobody drives any more."""
+
+    def tick(server: Server) -> float:
+        if not server.is_draining:
+            engine.recover()
+        return _WALKS_S
+
+    return tick
+
+
+def schedules(server: Server) -> float:
+    """Begin what is due."""
+    if server.is_draining:
+        return _WALKS_S
+    declared = server.declarations.now(at_once=True)
+    wakes_at = scheduling.tick(server.world, declared, lambda due: _begin(server, declared, due))
+    return (wakes_at - server.world.clock.now()).total_seconds()
+
+
+def _begin(server: Server, declared: Declared, due: Due) -> None:
+    time = time_text(due.time)
+    ask = Ask(
+        kind="due",
+        person="",
+        root=str(server.world.root),
+        state=str(server.world.state),
+        operation=due.operation,
+        schedule=due.schedule.key,
+        time=time,
+        begins_at=time_text(due.begins_at),
+    )
+    if any(errand.asked == ask for errand in server.errands.working()):
+        return
+    target = target_of(declared.operations[due.operation], due.schedule)
+    errand = server.errands.begin(ask, on_of(declared, target))
+    logs.tell("due", operation=due.operation, time=time, errand=errand.id)
+
+
+def notices(server: Server) -> float:
+    """Tell people outside what there is to tell."""
+    again_at = notifying.deliver(server.world, server.declarations.now())
+    return (again_at - server.world.clock.now()).total_seconds()
