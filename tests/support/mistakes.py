@@ -11,6 +11,7 @@ Mistake = tuple[str, str, int, str]
 
 _HEAD = "operation: reset\nrun: ./scripts/reset.sh\n"
 _WHOLE = _HEAD + "on: store/pilot-db\nundo: restore\n"
+_ON_ALL = _HEAD + "on: {store: {}}\nundo: restore\n"
 
 ESTATE: dict[str, Mistake] = {
     "unknown section": ("storse:\n  a: {}\n", "estate.unknown-key", 1, "`stores`"),
@@ -217,6 +218,65 @@ OPERATION: dict[str, Mistake] = {
         _WHOLE.replace("./scripts/reset.sh", "/bin/sh"),
         "estate.outside",
         1,
+        "",
+    ),
+    "waves without an end": (
+        _ON_ALL + "waves:\n  sizes: [1, 10%]\n",
+        "operations.waves",
+        6,
+        "",
+    ),
+    "waves after the last": (
+        _ON_ALL + "waves:\n  soak: 5m\n  sizes: [1, all, all]\n",
+        "operations.waves",
+        7,
+        "",
+    ),
+    "a wave of nothing": (_ON_ALL + "waves: {sizes: [0, all]}\n", "estate.wrong-type", 5, ""),
+    "a wave of more than all": (
+        _ON_ALL + "waves: {sizes: [110%, all]}\n",
+        "estate.wrong-type",
+        5,
+        "",
+    ),
+    "a wave of no percent": (_ON_ALL + "waves: {sizes: [0.0%, all]}\n", "estate.wrong-type", 5, ""),
+    "a soak too many": (
+        _ON_ALL + "waves: {sizes: [1, all], soak: [5m, 1h]}\n",
+        "operations.waves",
+        5,
+        "",
+    ),
+    "nothing at once": (_ON_ALL + "waves: {at-once: 0}\n", "estate.wrong-type", 5, ""),
+    "fewer than no failures": (_ON_ALL + "waves: {failures: -1}\n", "estate.wrong-type", 5, ""),
+    "another end": (_ON_ALL + "waves: {then: retry}\n", "estate.wrong-type", 5, "hold"),
+    "an unknown key of waves": (
+        _ON_ALL + "waves: {at_once: 2}\n",
+        "estate.unknown-key",
+        5,
+        "`at-once`",
+    ),
+    "a first one that is none": (
+        _ON_ALL + "waves: {first: [store/pilot-bd]}\n",
+        "operations.waves",
+        5,
+        "`store/pilot-db`",
+    ),
+    "a first one twice": (
+        _ON_ALL + "waves: {first: [store/pilot-db, store/pilot-db]}\n",
+        "operations.waves",
+        5,
+        "",
+    ),
+    "a limit of a group that nobody has": (
+        _ON_ALL + "waves: {at-once-per: {sit: 2}}\n",
+        "operations.waves",
+        5,
+        "environment",
+    ),
+    "waves over shared stores": (
+        _ON_ALL + "also: [store/pilot-db]\nwaves: {}\n",
+        "operations.waves",
+        6,
         "",
     ),
     "a folder for a script": (
