@@ -54,6 +54,14 @@ SETTINGS = {
     "the extra `handrail[redis]`.",
     "HANDRAIL_SSH_CONFIG": "What `ssh` reads instead of your own config when scripts run on "
     "nodes; else that.",
+    "HANDRAIL_URL": "The server that commands are sent to (`https://...`, or `unix:/path`); else "
+    "they work here.",
+    "HANDRAIL_TOKEN": "The token that the server knows you by.",
+    "HANDRAIL_TOKEN_FILE": "A file that holds it, which nobody else can read.",
+    "HANDRAIL_CA": "A PEM file of the authority that signed the server's certificate; else the "
+    "system's.",
+    "HANDRAIL_INSECURE": "`1`: send the token over plain http to another machine.",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "Where `handrail serve` sends its traces; else it makes none.",
     "NO_COLOR": "Any value: no colour, whatever the terminal can do.",
 }
 KITS = "handrail.kits"
