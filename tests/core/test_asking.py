@@ -20,8 +20,10 @@ from handrail.core.asking import Asked
 from handrail.core.desk import Desk, folder_of, path_of
 from handrail.core.outcome import Outcome
 from handrail.errors import KeysError, RefusedError, UsageError
+from handrail.operations import questions
 from handrail.operations.model import Question
 from handrail.testing.processes import Call
+from support.builders import make_operation
 from support.declarations import problems
 from support.teams import ANA, BEN, CHI, OPERATION, SESSIONS, Team, make_team, signers
 from support.worlds import OPERATION as TRIM
@@ -117,6 +119,8 @@ def test_a_person_answers(asks: FakeWorld) -> None:
         assert answer(asks, "7").person == FAKE_BEN
         assert run.result(ASK_S).outcome == "confirmed"
     assert asks.count() == 7
+    (told,) = records.told_of(asks.journal, "run-1", "asked")
+    assert told["asked"]["question"]["text"] == "How many sessions to keep?"
     (noted,) = records.told_of(asks.journal, "run-1", "answered")
     assert noted == {"question": "size", "outcome": "answer", "value": "7", "by": FAKE_BEN}
     assert asking.open_questions(asks.world()) == ()
@@ -551,6 +555,13 @@ def test_a_mistake_is_told_with_its_place(fake: FakeWorld, text: str, code: str)
     assert found[0].at.file == "operations/trim.yaml"
 
 
+def test_not_on_a_node() -> None:
+    """An operation whose script runs on a node asks no questions: nobody could bring the answer."""
+    asks = make_operation(questions=(Question("size", "int", "?"),), runs_on="node/web")
+    (problem,) = questions.errors(asks)
+    assert (problem.code, "node/web" in problem.message) == ("operations.question", True)
+
+
 # --- real processes -------------------------------------------------------------------------------
 
 KEEP = """\
@@ -579,10 +590,13 @@ def test_from_another_process(team: Team) -> None:
     """A real script asks, `handrail` shows it, another person answers, and the run is confirmed."""
     rehearsed = team.call("rehearse", "keep")
     assert rehearsed.code == 0, rehearsed.out + rehearsed.err
+    assert "it asked, and was answered there: size with 5" in rehearsed.out
     team.approve(team.decide("keep"))
     with team.spawn("run", "keep", stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as ran:
         wait_for(lambda: bool(asking.open_questions(team.world())))
         assert "How many sessions to keep?" in team.call().out
+        assert "size: How many sessions to keep?  until" in team.call("runs", "show", "1").out
+        assert team.call("complete", "answer", "").out.split() == ["1", "size"]
         shown = team.call("answer", "1")
         assert "handrail answer 1 size ..." in shown.out
         wrong = team.call("answer", "1", "size", "many", person=CHI)

@@ -61,6 +61,26 @@ def _held(call: Call) -> list[str]:
     return [held.id for held in holding.standing(call.world)]
 
 
+def _approvals(call: Call) -> list[str]:
+    from handrail.core import withdrawing
+
+    return [approval.id for _, approval in withdrawing.living(call.world)]
+
+
+def _unreviewed(call: Call) -> list[str]:
+    from handrail.core import breaking
+
+    return [one.glass.id for one in breaking.breaks(call.world) if one.review is None]
+
+
+def _asking(call: Call) -> list[str]:
+    """Return runs that ask something, and what they ask."""
+    from handrail.core import asking
+
+    found = asking.open_questions(call.world)
+    return [word for one in found for word in (str(one.run), one.question.name)]
+
+
 def _operations(call: Call) -> list[str]:
     return sorted(call.declared.operations)
 
@@ -71,6 +91,9 @@ _AFTER: dict[str, tuple[Callable[[Call], list[str]], ...]] = {
     "rehearse": (_operations,),
     "run": (_operations, _plans),
     "approve": (_plans,),
+    "withdraw": (_approvals, _plans),
+    "review": (_unreviewed,),
+    "answer": (_asking,),
     "release": (_held,),
     "resume": (_runs,),
     "undo": (_runs,),

@@ -158,4 +158,14 @@ def _said(kind: str, body: Mapping[str, Any]) -> str:  # noqa: PLR0911  a table 
         case "verdict" | "ended":
             return f"{body['outcome']}: {body['why']}"
         case _:
-            return ""
+            return _asked(kind, body)
+
+
+def _asked(kind: str, body: Mapping[str, Any]) -> str:
+    """Return what a question, or its answer, says in one clause; empty for anything else."""
+    if kind == "asked":
+        question, until = body["asked"]["question"], body["asked"]["expires_at"][:16]
+        return f"{question['name']}: {question['text']}  until {until.replace('T', ' ')}"
+    if kind == "answered":
+        return f"{body['question']}: {body['value'] or body['outcome']}, {body['by'] or '-'}"
+    return ""

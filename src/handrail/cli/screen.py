@@ -222,6 +222,9 @@ def _rehearsed(plan: Plan) -> list[str]:
     if rehearsal is None:
         return []
     lines = []
+    if rehearsal.answers:
+        said = ", ".join(f"{name} with {value}" for name, value in rehearsal.answers)
+        lines.append(wrap(f"it asked, and was answered there: {said}", "  "))
     if rehearsal.reached:
         lines.append(
             wrap(

@@ -111,9 +111,25 @@ def by_default(question: Question, said: str) -> Reply:
 
 
 def by_people(
-    world: World, policy: Policy, run: int, resource: str, operation: str, talk: Talk
+    world: World,
+    policy: Policy,
+    run: int,
+    resource: str,
+    operation: str,
+    talk: Talk,
+    note: Callable[[Asked], None],
 ) -> Callable[[Question, str], Reply]:
-    """Return how a run's questions are answered: as people say, in the journal."""
+    """Return how a run's questions are answered: as people say, in the journal.
+
+    Args:
+        world: the ports.
+        policy: for the groups.
+        run: its number.
+        resource: whose lock it holds.
+        operation: its name.
+        talk: told what is asked, and answered.
+        note: records in the run that it asks.
+    """
     asked: dict[str, Asked] = {}
     since_s: dict[str, float] = {}
 
@@ -121,6 +137,7 @@ def by_people(
         if question.name not in asked:
             made = asking.make(world, run, question, said, resource, operation)
             asked[question.name] = asking.ask(world, made)
+            note(asked[question.name])
             since_s[question.name] = world.clock.elapsed_s()
             besides = f" ({said})" if said else ""
             talk.begin("ask", f"{question.text}{besides}  handrail answer {run} {question.name} ..")

@@ -299,7 +299,13 @@ class Run:
         plan, policy = self._decided.plan, self._decided.declared.policy
         resource, operation = plan.target.stores[0], plan.request.operation
         reply = attending.by_people(
-            self._world, policy, self._number, resource, operation, self._talk
+            self._world,
+            policy,
+            self._number,
+            resource,
+            operation,
+            self._talk,
+            lambda asked: self.note("asked", asked=asked),
         )
         return attending.Clerk(
             self._decided.operation.questions,

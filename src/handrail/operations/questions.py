@@ -59,6 +59,13 @@ def named(found: Mapping[str, Any]) -> tuple[Question, ...]:
 def errors(operation: Operation) -> Iterator[DeclarationError]:
     """Yield what is wrong with the questions of an operation."""
     parameters = {parameter.name for parameter in operation.parameters}
+    if operation.questions and operation.runs_on:
+        yield DeclarationError(
+            "operations.question",
+            f"its script runs on {operation.runs_on}, where nobody can be asked",
+            at=operation.place,
+            hint="ask by a parameter instead: -p NAME=VALUE",
+        )
     for question in operation.questions:
         said = _wrong(question, is_parameter=question.name in parameters)
         if said:
