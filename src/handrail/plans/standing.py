@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from handrail.plans.walk import Lane, Walk, WalkStep, step_id
 
@@ -159,8 +161,12 @@ class Steps(Mapping[str, StepStanding]):
         return len(self._layout.ids)
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+_NO_LANES: Mapping[int, int] = MappingProxyType({})
+_NO_HEADS: Mapping[tuple[Member, ...], int] = MappingProxyType({})
+_NO_FAILURES: Mapping[Member, int] = MappingProxyType({})
+
+
+class Course(NamedTuple):  # of all frozen values, the one that is changed soonest
     """A walk as far as its marks tell.
 
     Attributes:
@@ -198,11 +204,11 @@ class Course:
     marks: int = 0
     latest: str = ""
     wave: int = -1
-    heads: Mapping[tuple[Member, ...], int] = field(default_factory=dict)
+    heads: Mapping[tuple[Member, ...], int] = _NO_HEADS
     again: tuple[int, ...] = ()
-    lanes: Mapping[int, int] = field(default_factory=dict)
+    lanes: Mapping[int, int] = _NO_LANES
     failures: int = 0
-    failures_per: Mapping[Member, int] = field(default_factory=dict)
+    failures_per: Mapping[Member, int] = _NO_FAILURES
     cut_off: frozenset[int] = frozenset()
     asked: frozenset[int] = frozenset()
     hold: str = ""
@@ -211,7 +217,7 @@ class Course:
     is_undoing: bool = False
     undo_line: tuple[int, ...] | None = None
     undo_next: int = 0
-    undo_lanes: Mapping[int, int] = field(default_factory=dict)
+    undo_lanes: Mapping[int, int] = _NO_LANES
     stuck: frozenset[int] = frozenset()
     heard: frozenset[str] = frozenset()
     words: frozenset[str] = frozenset()

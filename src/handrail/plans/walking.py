@@ -60,7 +60,7 @@ def step(course: Course, mark: Mark) -> Course:
     if fold is None:
         raise JournalError("journal.format", f"a walk has a mark `{mark.kind}`")
     latest = max(course.latest, mark.time)
-    after = fold(replace(course, marks=course.marks + 1, latest=latest), mark)
+    after = fold(course._replace(marks=course.marks + 1, latest=latest), mark)
     return _lined_up(after) if after.is_undoing else after
 
 
@@ -104,24 +104,29 @@ def _nothing(course: Course, _: Mark) -> Course:
     return course
 
 
-def _taken(course: Course, _: Mark) -> Course:
-    """Count what was acting as cut off: its engine is gone, and no result of it will come."""
+def _taken(course: Course, mark: Mark) -> Course:
+    """Count what was acting as cut off: its engine is gone, and no result of it will come.
+
+    A mark that names a step says it of that one alone: who acted on it is gone, the others act on.
+    """
     steps = course.steps
     cut_off = set(course.cut_off)
+    only = _number(course, mark) if mark.step else None
     for number in course.lanes.values():
-        if steps.at(number).state == "begun":
+        if only in {None, number} and steps.at(number).state == "begun":
             steps = steps.put(number, replace(steps.at(number), state="cut-off"))
             cut_off.add(number)
     for number in course.undo_lanes.values():
-        steps = steps.put(number, replace(steps.at(number), state="undo-cut-off"))
-    return replace(course, steps=steps, cut_off=frozenset(cut_off))
+        if only in {None, number} and steps.at(number).state == "undoing":
+            steps = steps.put(number, replace(steps.at(number), state="undo-cut-off"))
+    return course._replace(steps=steps, cut_off=frozenset(cut_off))
 
 
 def _wave_begun(course: Course, mark: Mark) -> Course:
     number = mark.body.get("number")
     if not isinstance(number, int) or not 0 <= number < len(course.layout.queues):
         raise JournalError("journal.damaged", f"a walk has no wave {number}")
-    return replace(course, wave=number, heads={}, soak_until="")
+    return course._replace(wave=number, heads={}, soak_until="")
 
 
 def _begun(course: Course, mark: Mark) -> Course:
@@ -141,9 +146,8 @@ def _begun(course: Course, mark: Mark) -> Course:
         heads = {**heads, key: heads.get(key, 0) + 1}
     lanes = {**course.lanes, lane: number} if course.lanes.get(lane) != number else course.lanes
     if not (course.cut_off or course.asked):
-        return replace(course, steps=steps, heads=heads, again=again, lanes=lanes)
-    return replace(
-        course,
+        return course._replace(steps=steps, heads=heads, again=again, lanes=lanes)
+    return course._replace(
         steps=steps,
         heads=heads,
         again=again,
@@ -156,13 +160,13 @@ def _begun(course: Course, mark: Mark) -> Course:
 def _later(course: Course, mark: Mark) -> Course:
     number = _number(course, mark)
     steps = _put(course, number, "later", mark)
-    return replace(course, steps=steps, cut_off=course.cut_off - {number})
+    return course._replace(steps=steps, cut_off=course.cut_off - {number})
 
 
 def _asked(course: Course, mark: Mark) -> Course:
     number = _number(course, mark)
     steps = _put(course, number, "asked", mark)
-    return replace(course, steps=steps, asked=course.asked | {number})
+    return course._replace(steps=steps, asked=course.asked | {number})
 
 
 def _done(course: Course, mark: Mark) -> Course:
@@ -174,15 +178,14 @@ def _done(course: Course, mark: Mark) -> Course:
         lanes = _without(course.lanes, lane)
     steps = _put(course, number, "done", mark)
     if number not in course.cut_off:
-        return replace(course, steps=steps, lanes=lanes)
-    return replace(course, steps=steps, lanes=lanes, cut_off=course.cut_off - {number})
+        return course._replace(steps=steps, lanes=lanes)
+    return course._replace(steps=steps, lanes=lanes, cut_off=course.cut_off - {number})
 
 
 def _failed(course: Course, mark: Mark) -> Course:
     number = _number(course, mark)
     lane = course.layout.lane_of[number]
-    after = replace(
-        course,
+    after = course._replace(
         steps=_put(course, number, "failed", mark),
         lanes=_without(course.lanes, lane),
         cut_off=course.cut_off - {number},
@@ -193,8 +196,8 @@ def _failed(course: Course, mark: Mark) -> Course:
     if not why or after.is_undoing:
         return after
     if after.layout.walk.bounds.then == "undo":
-        return replace(after, is_undoing=True, why=why)
-    return after if after.hold else replace(after, hold=why, cause="failures", is_noted=False)
+        return after._replace(is_undoing=True, why=why)
+    return after if after.hold else after._replace(hold=why, cause="failures", is_noted=False)
 
 
 def _counted(course: Course, lane: int, change: int) -> Mapping[Member, int]:
@@ -222,8 +225,7 @@ def breach(course: Course) -> str:
 
 def _unknown(course: Course, mark: Mark) -> Course:
     number = _number(course, mark)
-    after = replace(
-        course,
+    after = course._replace(
         steps=_put(course, number, "unknown", mark),
         lanes=_without(course.lanes, course.layout.lane_of[number]),
         cut_off=course.cut_off - {number},
@@ -232,7 +234,7 @@ def _unknown(course: Course, mark: Mark) -> Course:
     if after.is_undoing or after.cause == "unknown":
         return after  # undoing covers what may have been done
     cause = after.cause if after.cause == "cancelled" else "unknown"
-    return replace(after, hold=after.hold or why, cause=cause, is_noted=False)
+    return after._replace(hold=after.hold or why, cause=cause, is_noted=False)
 
 
 def _checked(course: Course, mark: Mark) -> Course:
@@ -246,24 +248,24 @@ def _checked(course: Course, mark: Mark) -> Course:
     number = _number(course, mark)
     never = replace(course.steps.at(number), state="waiting")
     steps = course.steps.put(number, never)
-    return replace(course, steps=steps, cut_off=course.cut_off - {number})
+    return course._replace(steps=steps, cut_off=course.cut_off - {number})
 
 
 def _soaking(course: Course, mark: Mark) -> Course:
-    return replace(course, soak_until=_text(mark, "until"))
+    return course._replace(soak_until=_text(mark, "until"))
 
 
 def _held(course: Course, _: Mark) -> Course:
-    return replace(course, is_noted=True)
+    return course._replace(is_noted=True)
 
 
 def _expired(course: Course, _: Mark) -> Course:
-    return replace(course, is_expired=True)
+    return course._replace(is_expired=True)
 
 
 def _ended(course: Course, mark: Mark) -> Course:
     why = _text(mark, "why")
-    return replace(course, outcome=_text(mark, "outcome"), why=why, hold="", cause="")
+    return course._replace(outcome=_text(mark, "outcome"), why=why, hold="", cause="")
 
 
 def _undo_begun(course: Course, mark: Mark) -> Course:
@@ -272,8 +274,7 @@ def _undo_begun(course: Course, mark: Mark) -> Course:
     steps = course.steps.put(number, replace(course.steps.at(number), state="undoing"))
     line, at = course.undo_line or (), course.undo_next
     is_next = at < len(line) and line[at] == number
-    return replace(
-        course,
+    return course._replace(
         steps=steps,
         undo_lanes={**course.undo_lanes, lane: number},
         undo_next=at + is_next,
@@ -284,13 +285,13 @@ def _undone(course: Course, number: int, state: str, mark: Mark) -> Course:
     """Return the course with what became of an undo; a step keeps its place in the order."""
     before = course.steps.at(number)
     after = replace(before, state=state, why=_text(mark, "why"))
-    return replace(course, steps=course.steps.put(number, after))
+    return course._replace(steps=course.steps.put(number, after))
 
 
 def _undo_done(course: Course, mark: Mark) -> Course:
     number = _number(course, mark)
     lanes = _without(course.undo_lanes, course.layout.lane_of[number])
-    return replace(_undone(course, number, "undone", mark), undo_lanes=lanes)
+    return _undone(course, number, "undone", mark)._replace(undo_lanes=lanes)
 
 
 def _undo_failed(course: Course, mark: Mark) -> Course:
@@ -298,16 +299,15 @@ def _undo_failed(course: Course, mark: Mark) -> Course:
     lane = course.layout.lane_of[number]
     after = _undone(course, number, "undo-failed", mark)
     if mark.body.get("irreversible"):  # what came before it in the lane may have an undo
-        return replace(after, undo_next=course.undo_next + 1)
+        return after._replace(undo_next=course.undo_next + 1)
     lanes = _without(course.undo_lanes, lane)
-    return replace(after, undo_lanes=lanes, stuck=course.stuck | {lane})
+    return after._replace(undo_lanes=lanes, stuck=course.stuck | {lane})
 
 
 def _undo_unknown(course: Course, mark: Mark) -> Course:
     number = _number(course, mark)
     lane = course.layout.lane_of[number]
-    return replace(
-        _undone(course, number, "undo-unknown", mark),
+    return _undone(course, number, "undo-unknown", mark)._replace(
         undo_lanes=_without(course.undo_lanes, lane),
         stuck=course.stuck | {lane},
         hold=course.hold or f"nobody knows whether {mark.step} is undone",
@@ -326,12 +326,12 @@ def _lined_up(course: Course) -> Course:
         line = tuple(number for _, number in sorted(found, reverse=True))
         none: frozenset[int] = frozenset()
         empty: Mapping[int, int] = MappingProxyType({})
-        course = replace(course, undo_line=line, undo_next=0, undo_lanes=empty, lanes=empty)
-        course = replace(course, again=(), cut_off=none, asked=none)
+        course = course._replace(undo_line=line, undo_next=0, undo_lanes=empty, lanes=empty)
+        course = course._replace(again=(), cut_off=none, asked=none)
     line, at = course.undo_line or (), course.undo_next
     while at < len(line) and is_past(course, line[at]):
         at += 1
-    return course if at == course.undo_next else replace(course, undo_next=at)
+    return course if at == course.undo_next else course._replace(undo_next=at)
 
 
 def _signal(course: Course, mark: Mark) -> Course:
@@ -341,12 +341,12 @@ def _signal(course: Course, mark: Mark) -> Course:
     name, person = str(told.get("name", "")), str(told.get("person", "")) or "a program"
     if mark.body.get("ignored"):
         return course
-    course = replace(course, heard=course.heard | {str(told.get("id", ""))})
+    course = course._replace(heard=course.heard | {str(told.get("id", ""))})
     more = told.get("body", {})
     body: Mapping[str, object] = more if isinstance(more, Mapping) else {}
     word = _WORDS.get(name)
     if word is None:
-        return replace(course, words=course.words | {name})
+        return course._replace(words=course.words | {name})
     return word(course, body, person)
 
 
@@ -354,14 +354,14 @@ Word = Callable[[Course, Mapping[str, object], str], Course]
 
 
 def _go_on(course: Course, _: Mapping[str, object], __: str) -> Course:
-    return replace(course, hold="", cause="", is_noted=False, failures=0, failures_per={})
+    return course._replace(hold="", cause="", is_noted=False, failures=0, failures_per={})
 
 
 def _stop(cause: str) -> Word:
     def word(course: Course, body: Mapping[str, object], person: str) -> Course:
         why = str(body.get("why", ""))
         hold = f"{cause} by {person}" + (f": {why}" if why else "")
-        return replace(course, hold=hold, cause=cause, is_noted=False)
+        return course._replace(hold=hold, cause=cause, is_noted=False)
 
     return word
 
@@ -378,12 +378,11 @@ def _rerun(course: Course, body: Mapping[str, object], _: str) -> Course:
         steps = steps.put(number, replace(steps.at(number), state="waiting"))
     lanes = {course.layout.lane_of[number] for number in numbers}
     again = tuple(sorted({*course.again, *lanes}))
-    return replace(_go_on(course, body, ""), steps=steps, again=again, outcome="", is_left=False)
+    return _go_on(course, body, "")._replace(steps=steps, again=again, outcome="", is_left=False)
 
 
 def _undo(course: Course, body: Mapping[str, object], person: str) -> Course:
-    return replace(
-        _go_on(course, body, person),
+    return _go_on(course, body, person)._replace(
         is_undoing=True,
         undo_line=None,
         stuck=frozenset(),
@@ -395,23 +394,23 @@ def _undo(course: Course, body: Mapping[str, object], person: str) -> Course:
 def _accept(course: Course, body: Mapping[str, object], person: str) -> Course:
     """Count a step as done, or as undone; without one, take everything as it stands."""
     if "step" not in body:
-        return replace(course, is_left=True)
+        return course._replace(is_left=True)
     number = course.layout.numbers[str(body["step"])]
     lane = course.layout.lane_of[number]
     before = course.steps.at(number)
     is_undo = before.state.startswith("undo-")
     state = "undone" if is_undo else "done"
     accepted = replace(before, state=state, why=f"accepted by {person}")
-    course = replace(course, steps=course.steps.put(number, accepted), outcome="")
+    course = course._replace(steps=course.steps.put(number, accepted), outcome="")
     if before.state == "failed":
         counted = _counted(course, lane, -1)
-        course = replace(course, failures=max(course.failures - 1, 0), failures_per=counted)
+        course = course._replace(failures=max(course.failures - 1, 0), failures_per=counted)
     if not is_undo and number + 1 < course.layout.first[lane + 1]:
-        course = replace(course, again=tuple(sorted({*course.again, lane})))
+        course = course._replace(again=tuple(sorted({*course.again, lane})))
     open_ones = {"unknown", "undo-unknown"}
     is_open = any(one.state in open_ones for _, one in course.steps.numbered())
     if course.cause in {"failures", "unknown"} and not is_open and not breach(course):
-        return replace(course, hold="", cause="", is_noted=False)
+        return course._replace(hold="", cause="", is_noted=False)
     return course
 
 
@@ -422,7 +421,7 @@ def _answer(course: Course, body: Mapping[str, object], person: str) -> Course:
     before = course.steps.at(number)
     told = {**before.body, "answer": body.get("answer"), "answered_by": person}
     steps = course.steps.put(number, replace(before, state="answered", body=told))
-    return replace(course, steps=steps, asked=course.asked - {number})
+    return course._replace(steps=steps, asked=course.asked - {number})
 
 
 _WORDS: Mapping[str, Word] = {
