@@ -155,7 +155,7 @@ class Mark:
 # What a walk's chain in the journal holds, in the words of its reader.
 KINDS: Mapping[str, str] = {
     "opened": "the walk itself, whole",
-    "taken": "an engine took it up",
+    "taken": "an engine took it up, or one step whose worker died",
     "signal": "a word was heard",
     "wave-begun": "a wave begins",
     "begun": "a step is about to act: from here on nobody knows, until the next mark of it",
