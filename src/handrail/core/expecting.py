@@ -172,16 +172,30 @@ def _take_note(
 
 
 def _success(world: World, anchor: Record) -> Iterator[Mapping[str, Any]]:
-    """Yield what a closed chain says of a run that was confirmed."""
+    """Yield what a closed chain says of a run that was confirmed, or a walk that is done."""
     chain = str(records.body(anchor)["chain"])
-    if anchor.kind != CLOSED or not chain.startswith("run-"):
+    kind, _, number = chain.partition("-")
+    if anchor.kind != CLOSED or kind not in {"run", "walk"}:
         return
-    last = world.journal.last(chain)
-    if last is None or last.kind != "ended" or records.body(last)["outcome"] != "confirmed":
+    last, first = world.journal.last(chain), next(world.journal.records(chain), None)
+    if last is None or first is None or last.kind != "ended":
         return
-    first = next(world.journal.records(chain))
-    request = records.body(first).get("plan", {}).get("request", {})
-    yield {"run": int(chain.partition("-")[2]), "time": last.time, **request}
+    body, opened = records.body(last), records.body(first)
+    request: Mapping[str, Any] = {}
+    if kind == "run" and body["outcome"] == "confirmed" and "walk" not in opened:
+        request = opened.get("plan", {}).get("request", {})
+    elif kind == "walk" and body.get("body", {}).get("outcome") == "done":
+        request = _request_of_walk(world, str(opened["body"]["walk"]["digest"]))
+    if request:
+        yield {"run": int(number), "time": last.time, **request}
+
+
+def _request_of_walk(world: World, digest: str) -> Mapping[str, Any]:
+    last = world.journal.last(records.plan_chain(digest))
+    if last is None or last.kind != records.FANNED:
+        return {}
+    found: Mapping[str, Any] = records.body(last)["plan"]["request"]
+    return found
 
 
 def _counts(operation: Operation, schedule: Schedule, success: Mapping[str, Any]) -> bool:

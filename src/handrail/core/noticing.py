@@ -94,7 +94,9 @@ def _of_ended_run(world: World, declared: Declared, chain: str) -> Iterator[Noti
         return
     body = records.body(last)
     kind, said = _ENDED.get(str(body["outcome"]), ("failed", f"ended: {body['outcome']}"))
-    number, request = _request(world, chain)
+    number, request, is_in_walk = _request(world, chain)
+    if is_in_walk:
+        return  # the walk tells how it ended, once for all of its runs
     yield make(
         declared,
         (chain, last.sequence),
@@ -129,11 +131,18 @@ def _of_ended_walk(world: World, declared: Declared, chain: str) -> Iterator[Not
 
 
 def _of_plan(world: World, declared: Declared, chain: str) -> Iterator[Notice]:
-    """A plan that nothing but another person's word is missing for."""
+    """A plan that nothing but another person's word is missing for.
+
+    Of an operation over many targets it is the whole that is approved, not each of them.
+    """
     first = next(world.journal.records(chain), None)
     if first is None:
         return
     body = records.body(first)
+    if first.kind == records.FANNED:
+        body = body["plan"]
+    elif _is_in_waves(declared, body):
+        return
     asked = [d for d in body["decisions"] if d["binding"] and d["verdict"] != "allow"]
     if not asked or not all(d["guard"] in _OF_PEOPLE and d["verdict"] == "require" for d in asked):
         return
@@ -153,6 +162,11 @@ def _of_plan(world: World, declared: Declared, chain: str) -> Iterator[Notice]:
         next=f"handrail approve {records.short(digest)}",
         **_of(0, request),
     )
+
+
+def _is_in_waves(declared: Declared, plan: Mapping[str, Any]) -> bool:
+    operation = declared.operations.get(str(plan["request"]["operation"]))
+    return operation is not None and operation.waves is not None
 
 
 def _of_held_statement(world: World, declared: Declared, chain: str) -> Iterator[Notice]:
@@ -176,23 +190,46 @@ def _of_held_statement(world: World, declared: Declared, chain: str) -> Iterator
 
 
 def _of_broken_glass(declared: Declared, record: Record) -> Iterator[Notice]:
-    body = records.body(record)
-    if record.kind in {"reviewed", "used"}:
+    if record.kind != "broken":
         return
-    number = body.get("run", 0)
+    body = records.body(record)
+    glass = body["glass"]
+    passed = ", ".join(str(guard) for guard, _ in body.get("passed", ()))
     yield make(
         declared,
-        (BREAK_GLASS, record.sequence),
+        (BREAK_GLASS, glass["id"]),
         "break-glass",
-        title=f"{body.get('person') or 'somebody'} broke the glass: "
-        f"{body.get('operation', '?')} on {body.get('target') or body.get('resource') or '?'}",
-        text=str(body.get("because") or body.get("why") or ""),
+        title=f"{glass['person']} broke the glass: {body['operation']} on {body['target']}",
+        text=f"{glass['because']}; risk {body['risk']}, passed: {passed}; "
+        "until somebody else reviews it, nobody can break it again",
         time=record.time,
-        operation=str(body.get("operation", "")),
-        run=number if isinstance(number, int) else 0,
-        resource=str(body.get("target") or body.get("resource") or ""),
-        person=str(body.get("person", "")),
-        next=f"handrail review {number}" if number else "",
+        operation=str(body["operation"]),
+        resource=str(body["target"]),
+        person=str(glass["person"]),
+        next=f"handrail review {glass['id']}",
+    )
+
+
+def _of_question(world: World, declared: Declared, chain: str) -> Iterator[Notice]:
+    first = next(world.journal.records(chain), None)
+    if first is None or first.kind != "asked":
+        return
+    asked = records.body(first)
+    question, number = asked["question"], int(asked["run"])
+    note = f" ({asked['note']})" if asked.get("note") else ""
+    yield make(
+        declared,
+        (chain,),
+        "waiting",
+        title=f"run {number} asks: {question.get('text') or question['name']}",
+        text=f"{asked['operation']} on {asked['resource']} waits for an answer{note}, until "
+        f"{str(asked['expires_at'])[:16].replace('T', ' ')} UTC",
+        time=first.time,
+        operation=str(asked["operation"]),
+        run=number,
+        resource=str(asked["resource"]),
+        person=str(asked["person"]),
+        next=f"handrail answer {number} {question['name']} VALUE",
     )
 
 
@@ -201,7 +238,9 @@ def _of_open_run(world: World, declared: Declared, chain: str, last: Record) -> 
         "held": "is held: it did more than in rehearsal, or somebody else did",
         "outcome-unknown": "was cut off while its script ran, and nobody knows how far it came",
     }.get(last.kind, "")
-    number, request = _request(world, chain)
+    number, request, is_in_walk = _request(world, chain)
+    if is_in_walk:
+        return
     if not said and _is_cut_off(world, last, str(request.get("target", ""))):
         said = "was cut off"
     if not said:
@@ -243,11 +282,12 @@ def _of_open_walk(world: World, declared: Declared, chain: str, last: Record) ->
     )
 
 
-def _request(world: World, chain: str) -> tuple[int, dict[str, Any]]:
+def _request(world: World, chain: str) -> tuple[int, dict[str, Any], bool]:
+    """Return a run's number, what was asked for, and whether it is one of a walk."""
     number = int(chain.partition("-")[2])
     first = next(world.journal.records(chain), None)
     body = records.body(first) if first is not None and first.kind == "opened" else {}
-    return number, dict(body.get("plan", {}).get("request", {}))
+    return number, dict(body.get("plan", {}).get("request", {})), "walk" in body
 
 
 def _what(request: Mapping[str, Any]) -> str:
@@ -282,4 +322,5 @@ _TOLD: Mapping[tuple[str, str], Callable[[World, Declared, str], Iterator[Notice
     (CLOSED, "walk"): _of_ended_walk,
     (OPENED, "plans"): _of_plan,
     (OPENED, "hold"): _of_held_statement,
+    (OPENED, "question"): _of_question,
 }

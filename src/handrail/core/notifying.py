@@ -7,7 +7,7 @@ Rules:
 - At least once: what is queued is told, also after a crash; whoever hears it twice knows by its id.
 - Queued once: a notice's chain is opened with it, and there is one chain of a name.
 - Nothing here runs inside of a run. A destination that is down holds up neither a run nor another
-  destination.
+  destination; it is tried five times in an hour, and what is a day old is given up.
 - What happened before anybody was to be told is history, and told to nobody.
 """
 
@@ -31,6 +31,7 @@ LOOK_S = 10
 # Waits before the second try and those after it: five tries in an hour.
 RETRY_S = (60, 240, 900, 2400)
 _LONGEST_S = 3600
+_OLDEST_S = 86400
 _SEEN = 100
 _ATTEMPTS = 3
 _PREFIX = "notice-"
@@ -41,6 +42,7 @@ class Pending:
     """A notice that not everybody has been told of.
 
     Attributes:
+        queued_at: since when it is to be told.
         left: names of those who have not been told, to how often that was tried.
         again_at: when the next try is worth it, by name.
         why: what the last try failed by, by name.
@@ -48,6 +50,7 @@ class Pending:
 
     chain: str
     notice: Notice
+    queued_at: datetime
     left: dict[str, int]
     again_at: dict[str, datetime] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
@@ -145,7 +148,8 @@ def _read(world: World, chain: str) -> Pending | None:
         body = records.body(record)
         if record.kind == "queued":
             notice = records.decode(body["notice"], Notice)
-            found = Pending(chain, notice, dict.fromkeys(body["to"], 0))
+            since = datetime.fromisoformat(record.time)
+            found = Pending(chain, notice, since, dict.fromkeys(body["to"], 0))
         elif found is not None and record.kind == "failed":
             found.left[body["to"]] += 1
             found.again_at[body["to"]] = datetime.fromisoformat(body["again_at"])
@@ -158,25 +162,37 @@ def _read(world: World, chain: str) -> Pending | None:
 def _send(world: World, declared: Declared) -> datetime | None:
     """Try what is due, and return when the next try is worth it; None where nothing is left."""
     notifiers: dict[str, Notifier] = {}
-    down: dict[str, datetime] = {}
-    for one in pending(world):
+    left = pending(world)
+    # Whoever could not be told of one notice is left alone with the others, too.
+    down = {
+        name: at
+        for one in left
+        for name, at in one.again_at.items()
+        if name in one.left and not _is_due(world, at)
+    }
+    for one in left:
+        if _is_old(world, one):
+            for name in tuple(one.left):
+                _give_up(world, one, name, one.why.get(name, "it could not be told for a day"))
         for name in tuple(one.left):
-            if name in down or not _is_due(world, one, name):
+            if name in down:
                 continue
             again_at = _try(world, declared, one, name, notifiers)
             if again_at is not None:
                 down[name] = again_at
         if not one.left:
             world.journal.close(one.chain)
-    waits = [at for one in pending(world) for name, at in one.again_at.items() if name in one.left]
-    return min([*waits, *down.values()], default=None)
+    return min(down.values(), default=None)
 
 
-def _is_due(world: World, one: Pending, name: str) -> bool:
-    again_at = one.again_at.get(name)
+def _is_due(world: World, again_at: datetime) -> bool:
     now = world.clock.now()
     # A clock that was set back must not keep a notice for a year.
-    return again_at is None or not now < again_at <= now + timedelta(seconds=_LONGEST_S)
+    return not now < again_at <= now + timedelta(seconds=_LONGEST_S)
+
+
+def _is_old(world: World, one: Pending) -> bool:
+    return world.clock.now() - one.queued_at > timedelta(seconds=_OLDEST_S)
 
 
 def _try(
