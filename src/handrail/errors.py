@@ -127,6 +127,10 @@ class FencedError(JournalError):
     """Somebody else goes on with what this process was writing (exit code 1)."""
 
 
+class EngineError(HandrailError):
+    """What runs walks does not answer (exit code 1)."""
+
+
 class NotifyError(HandrailError):
     """A notice was not taken (exit code 1).
 
@@ -240,6 +244,9 @@ CODES: dict[str, str] = {
     "walk.wrong": "A run over several targets is put together wrongly.",
     "walk.unknown": "There is no run of that number.",
     "walk.word": "A word to a run means nothing there.",
+    "temporal.address": "HANDRAIL_TEMPORAL is no address of a Temporal server.",
+    "temporal.extra": "The package that speaks to a Temporal server is not installed.",
+    "temporal.away": "The Temporal server does not answer, or not as it should.",
     # Journal
     "journal.unwritable": "The journal cannot be written; nothing is done without it.",
     "journal.damaged": "The journal's chain is broken.",
