@@ -94,6 +94,12 @@ class Page(_Given, frozen=True):
     before: Annotated[int, msgspec.Meta(ge=1, le=10**15)] = 10**15
 
 
+class Newest(_Given, frozen=True):
+    """How many of a list, from the newest."""
+
+    limit: Limit = 20
+
+
 class After(_Given, frozen=True):
     """Which part of a record: so many behind a sequence number."""
 

@@ -7,7 +7,7 @@ from handrail.api.shapes import (
     Approved,
     Because,
     Judged,
-    Page,
+    Newest,
     PlanLine,
     PlanLines,
     Prepared,
@@ -110,7 +110,7 @@ ROUTES = (
         "List plans, the newest first.",
         "viewer",
         listed,
-        query=Page,
+        query=Newest,
         answer=PlanLines,
     ),
     Route(

@@ -1,0 +1,93 @@
+"""The page of the API, from the table of routes and the description that is made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from handrail.api.openapi import description
+from handrail.api.problems import STATUS
+from handrail.api.route import Route
+from handrail.api.routes import ROUTES
+from handrail.errors import CODES
+from handrail.plans.roles import DEEDS
+
+INTRODUCTION = """\
+# The API
+
+`handrail serve` answers these addresses; the command line uses the same with `HANDRAIL_URL`. The
+whole description, with every value's form, is at `/v1/openapi.json` (OpenAPI 3.1). How a team sets
+it up is in [handrail-for-a-team.md](../how-to/handrail-for-a-team.md).
+
+- Each request has `Authorization: Bearer TOKEN`. Bodies are JSON (`Content-Type:
+  application/json`), 1 MiB at most; unknown keys are refused.
+- Only what is declared can be planned, rehearsed or run: no path, no address of a store.
+- What takes long answers 202 with an *errand*; `GET /v1/errands/{id}/events` streams what it says,
+  as server-sent events, from its beginning. An errand goes on when nobody listens.
+- `Idempotency-Key` (8 to 128 letters, digits, `._:-`), on what begins a rehearsal or a run: the
+  same key again gives the first answer, also after a restart.
+- Every answer has `X-Request-Id`; one that is sent along is kept.
+- `/healthz` (it lives), `/readyz` (it takes work) and `/v1/openapi.json` need no token; `/metrics`
+  (Prometheus) does.
+
+An approval, or the release of a statement, is signed where the approver's key lies: ask for the
+draft, sign its `payload` with `ssh-keygen -Y sign -n handrail`, and send it back as it came, with
+the `signature`. The server believes nothing of it: it verifies against `allowed_signers`.
+"""
+ERRORS = """\
+## Errors
+
+An error is a problem document (RFC 9457, `application/problem+json`): `status`, `title`, `detail`,
+Handrail's `code` ([errors.md](errors.md)), `hint`, the `file` and `line` where it was declared, the
+`request`'s id, and `exit_code`: what the same ends the command line with. A `run` that guards stop
+also has the `plan`, which says why.
+
+| status | when |
+|---|---|
+"""
+
+
+def api_page() -> str:
+    """Return the page: addresses with their roles, then roles, errors and codes of their own."""
+    parts = [INTRODUCTION, "## Addresses\n", *_addresses(), _roles(), _errors()]
+    return "\n".join(parts)
+
+
+def _addresses() -> list[str]:
+    rows = ["| address | role | body | answers |", "|---|---|---|---|"]
+    rows += [_row(route) for route in ROUTES]
+    told = [f"- `{route.name}`: {route.does}{_takes(route)}" for route in ROUTES]
+    return ["\n".join(rows), "", *told, ""]
+
+
+def _row(route: Route) -> str:
+    body = f"`{route.body.__name__}`" if route.body else ""
+    answer = f"`{route.answer.__name__}`" if route.answer else route.content_type
+    return f"| `{route.name}` | {route.role} | {body} | {route.status} {answer} |"
+
+
+def _takes(route: Route) -> str:
+    if route.query is None:
+        return ""
+    operation: dict[str, Any] = description()["paths"][route.path][route.method.lower()]
+    names = ", ".join(f"`{one['name']}`" for one in operation["parameters"] if one["in"] == "query")
+    return f" Takes {names}."
+
+
+def _roles() -> str:
+    rows = "\n".join(f"| `{role}` | {deeds} |" for role, deeds in DEEDS.items())
+    return (
+        f"## Roles\n\nEach may do what those before it may.\n\n| role | may |\n|---|---|\n{rows}\n"
+    )
+
+
+def _errors() -> str:
+    told = description()["paths"]["/v1/runs"]["post"]["responses"]
+    rows = [f"| {status} | {of['description']} |" for status, of in told.items() if status >= "400"]
+    codes = [f"| `{code}` | {status} | {CODES[code]} |" for code, status in STATUS.items()]
+    own = "\n".join(["| code | status | what it means |", "|---|---|---|", *codes])
+    rest = (
+        "Any other code has the status of its kind: 409 refused by a guard, or waiting for\n"
+        "somebody; 422 a mistake in what is named or declared; 424 a store or script failed; 503\n"
+        "the journal cannot be written."
+    )
+    return ERRORS + "\n".join(rows) + f"\n\n{own}\n\n{rest}\n"
