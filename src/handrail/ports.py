@@ -516,6 +516,17 @@ class Journal(Protocol):
     def export(self) -> Iterator[str]:
         """Yield the whole journal as JSON lines of one moment: anchors, records, an end line."""
 
+    def take_over(self, records: Sequence[Record], runs: int) -> None:
+        """Write another journal's records as they are, in one durable transaction: all or none.
+
+        Args:
+            records: in an order in which they may have been written.
+            runs: the highest run number that was given there; the next is beyond it.
+
+        Raises:
+            JournalError: this journal has records already, or one does not follow.
+        """
+
 
 @dataclass(frozen=True)
 class Acted:

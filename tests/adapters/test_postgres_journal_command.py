@@ -12,8 +12,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from handrail import wiring
+from handrail.adapters.sqlite_journal import SqliteJournal
 from handrail.errors import JournalError, UsageError
-from support.journals import journal_database, journal_url
+from handrail.testing.clock import FakeClock
+from support.journals import fill, journal_database, journal_url
 from support.postgres_server import PASSWORD
 
 __all__ = ["journal_database", "journal_url"]
@@ -45,6 +47,21 @@ def test_a_command_keeps_its_records_there(tmp_path: Path, journal_url: str) -> 
     found = json.loads(shown.stdout)
     assert (found["problems"], found["records"] > 1) == ([], True)
     assert PASSWORD not in done.stdout + done.stderr + shown.stdout
+
+
+def test_a_team_takes_its_journal_along(tmp_path: Path, journal_url: str) -> None:
+    """A journal in a file is exported and imported into PostgreSQL, with its head, once."""
+    journal = SqliteJournal(tmp_path / ".handrail" / "journal.db", FakeClock())
+    fill(journal)
+    journal.shut()
+    (tmp_path / "j.jsonl").write_text(_handrail(tmp_path, "", "log", "export").stdout)
+    done = _handrail(tmp_path, journal_url, "log", "import", "--file", "j.jsonl")
+    assert done.returncode == 0, done.stderr
+    exported = _handrail(tmp_path, journal_url, "log", "export").stdout
+    assert exported == (tmp_path / "j.jsonl").read_text()
+    again = _handrail(tmp_path, journal_url, "log", "import", "--file", "j.jsonl")
+    assert (again.returncode, "only into an empty one" in again.stderr) == (1, True)
+    assert _handrail(tmp_path, journal_url, "log", "import").returncode == 2
 
 
 @pytest.mark.parametrize("url", ["mysql://u:hunter2hunter2@db/x", "hunter2hunter2"])

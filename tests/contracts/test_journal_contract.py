@@ -15,6 +15,7 @@ import pytest
 from handrail.adapters.postgres_journal.journal import PostgresJournal
 from handrail.adapters.postgres_journal.link import Link
 from handrail.adapters.sqlite_journal import SqliteJournal
+from handrail.core.importing import import_
 from handrail.core.journal import verify, verify_export
 from handrail.errors import FencedError, JournalError
 from handrail.ports import Clock, Entry, Journal
@@ -363,3 +364,74 @@ def test_of_two_writers_one_goes_on(make: Make, clock: FakeClock) -> None:
         thread.join()
     assert len(fenced) == 5
     assert [record.sequence for record in journal.records("walk-1")] == [1, 2]
+
+
+def _exported(clock: FakeClock) -> list[str]:
+    """Return the export of a journal with chains of every kind."""
+    other = MemoryJournal(clock)
+    fill(other)
+    other.single_use("approval 1")
+    other.append("walk-9", "opened", {"text": "größe \u2028"})
+    other.append("run-3", "undone", {})
+    return list(other.export())
+
+
+def test_an_export_is_imported_as_it_was(journal: Journal, clock: FakeClock) -> None:
+    """Another journal's export comes back line by line, and the journal goes on where it ended."""
+    lines = _exported(clock)
+    assert import_(journal, lines) == len(lines) - 1
+    assert list(journal.export()) == lines
+    assert journal.open_chains("") == ("run-3", "used", "walk-9")
+    assert not journal.single_use("approval 1")
+    assert journal.open_run() == 10
+    journal.append("run-1", "undone", {})
+    (last,) = journal.write([Entry("walk-9", "done", {})])
+    assert last.sequence == 2
+    assert verify_export(journal.export()) == ()
+
+
+def test_only_an_empty_journal_takes_an_export(journal: Journal, clock: FakeClock) -> None:
+    """A journal with a record of its own is left as it is."""
+    journal.append("run-1", "begun", {})
+    before = list(journal.export())
+    with pytest.raises(JournalError, match="only into an empty one"):
+        import_(journal, _exported(clock))
+    assert list(journal.export()) == before
+
+
+def test_an_empty_export_is_imported(journal: Journal, clock: FakeClock) -> None:
+    """A journal without records is as empty as before, and counts its runs from 1."""
+    assert import_(journal, list(MemoryJournal(clock).export())) == 0
+    assert journal.open_run() == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "none"])
+def test_a_damaged_export_is_not_imported(journal: Journal, clock: FakeClock, damage: str) -> None:
+    """An export that does not verify, or is not what was noted, leaves the journal empty."""
+    lines = _exported(clock)
+    damaged = {
+        "cut": lines[:-2],
+        "changed": [line.replace("größe", "grösse") for line in lines],
+        "none": [],
+    }[damage]
+    with pytest.raises(JournalError) as caught:
+        import_(journal, damaged)
+    assert caught.value.code == "journal.damaged"
+    with pytest.raises(JournalError):
+        import_(journal, lines, head="0" * 64)
+    assert list(journal.anchors()) == []
+    assert journal.open_run() == 1
+
+
+def test_what_does_not_follow_is_not_taken_over(make: Make, clock: FakeClock) -> None:
+    """Records that no export holds in this order are refused, all of them."""
+    other = MemoryJournal(clock)
+    for n in range(3):
+        other.append("run-1", "done", {"n": n})
+    records = [*other.anchors(), *other.records("run-1")]
+    journal = make(clock)
+    if isinstance(journal, MemoryJournal):
+        return  # the fake believes whoever asks it
+    with pytest.raises(JournalError):
+        journal.take_over([*records[:2], records[3]], 0)
+    assert list(journal.anchors()) == []

@@ -30,6 +30,7 @@ from handrail.core.chaining import (
     Together,
     appending,
     guessed,
+    refuse_filled,
     writing,
 )
 from handrail.errors import JournalError
@@ -164,6 +165,23 @@ class SqliteJournal:
         except (sqlite3.Error, OSError) as error:
             raise translate(self._path, error) from error
         yield encode({"end": count, "format": FORMAT})
+
+    def take_over(self, records: Sequence[Record], runs: int) -> None:
+        """Write another journal's records; see `ports.Journal`."""
+
+        def insert(one: sqlite3.Connection) -> None:
+            if one.execute("SELECT 1 FROM records LIMIT 1").fetchone() is not None:
+                raise refuse_filled()
+            _insert(one, records)
+            if runs:
+                now = time_text(self._clock.now())
+                one.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (runs, now))
+
+        with self._lock:
+            try:
+                self._transact(insert)
+            except (sqlite3.Error, OSError) as error:
+                raise translate(self._path, error) from error
 
     def shut(self) -> None:
         """Let go of the file. The next call opens it again."""

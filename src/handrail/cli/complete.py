@@ -99,6 +99,6 @@ _AFTER: dict[str, tuple[Callable[[Call], list[str]], ...]] = {
     "undo": (_runs,),
     "explain": (_runs, _plans),
     "runs": (_runs,),
-    "log": (lambda _: ["verify", "export"],),
+    "log": (lambda _: ["verify", "export", "import"],),
     "schema": (lambda _: ["estate", "operation", "policy"],),
 }

@@ -1,10 +1,11 @@
-"""Verify the journal's chains, or write all of it as JSON lines.
+"""Verify the journal's chains, write all of it as JSON lines, or read such lines back.
 
 examples:
   handrail log verify
   handrail log verify --head 9c1f...        also: that nothing was cut off since that hash was noted
   handrail log verify --file journal.jsonl  an export, on any machine
   handrail log export > journal.jsonl
+  handrail log import --file journal.jsonl  into an empty journal, such as a team's in PostgreSQL
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from handrail.errors import JournalError
+from handrail.errors import JournalError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,18 +25,46 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("what", choices=["verify", "export"])
+    parser.add_argument("what", choices=["verify", "export", "import"])
     parser.add_argument("--head", metavar="HASH", default="", help="a head noted earlier")
-    parser.add_argument("--file", metavar="FILE", help="verify an export instead")
+    parser.add_argument("--file", metavar="FILE", help="an export, to verify or to import")
 
 
 def run(call: Call) -> int:
-    """Verify or export."""
+    """Verify, export or import."""
     if call.options.what == "export":
         for line in call.world.journal.export():
             sys.stdout.write(line + "\n")
         return 0
+    if call.options.what == "import":
+        return _import(call)
     return verify(call, lambda: list(call.world.journal.export()))
+
+
+def _import(call: Call) -> int:
+    from handrail.cli import screen
+    from handrail.core.importing import import_
+
+    if not call.options.file:
+        raise UsageError(
+            "usage", "nothing to import", hint="handrail log import --file journal.jsonl"
+        )
+    lines = _lines(call.options.file)
+    count = import_(call.world.journal, lines, head=call.options.head)
+    if call.options.json:
+        screen.write_json({"format": 1, "records": count, "head": _head(lines), "problems": []})
+    else:
+        screen.write(f"ok: {count} records, every chain as it was.\nhead {_head(lines)}")
+    return 0
+
+
+def _lines(file: str) -> list[str]:
+    """Return the lines of an export."""
+    try:
+        # Not `splitlines`: a record may hold other characters that end a line for Python.
+        return Path(file).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise JournalError("journal.damaged", f"{file} cannot be read: {error}") from error
 
 
 def verify(call: Call, exported: Callable[[], list[str]]) -> int:
@@ -44,16 +73,7 @@ def verify(call: Call, exported: Callable[[], list[str]]) -> int:
     from handrail.core.journal import verify_export
 
     options = call.options
-    if options.file:
-        try:
-            # Not `splitlines`: a record may hold other characters that end a line for Python.
-            lines = Path(options.file).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise JournalError(
-                "journal.damaged", f"{options.file} cannot be read: {error}"
-            ) from error
-    else:
-        lines = exported()
+    lines = _lines(options.file) if options.file else exported()
     problems = verify_export(lines, head=options.head)
     head = _head(lines)
     records = sum('"chain"' in line for line in lines)  # an export ends in a line that is none

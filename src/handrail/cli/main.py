@@ -49,7 +49,7 @@ GROUPS = {
     "look": {
         "runs": "list runs, or show one",
         "explain": "print every decision of a plan or run again, from the record",
-        "log": "verify or export the journal",
+        "log": "verify, export or import the journal",
     },
 }
 HIDDEN = {

@@ -392,6 +392,12 @@ def _log(call: RemoteCall) -> int:
     if call.options.what == "verify":
         # Verified here: whoever asks whether a journal is whole need not believe its keeper.
         return log.verify(call, lambda: list(call.server.lines("/v1/log")))
+    if call.options.what == "import":
+        raise UsageError(
+            "remote.local-only",
+            "a journal is imported where it is to be kept",
+            hint="unset HANDRAIL_URL, and set HANDRAIL_JOURNAL where it is in PostgreSQL",
+        )
     for line in call.server.lines("/v1/log"):
         sys.stdout.write(line + "\n")
     return 0

@@ -241,6 +241,15 @@ def _refuse_reserved(chain: str) -> None:
         raise AssertionError(f"the chain {chain!r} is written by the journal itself")
 
 
+def refuse_filled() -> JournalError:
+    """Return why another journal's records are not taken over."""
+    return JournalError(
+        "journal.unwritable",
+        "this journal has records; another one's are written only into an empty one",
+        hint="export this one too, and keep both: a chain is never mixed with another",
+    )
+
+
 class Request(Generic[T]):
     """One thread's write, from the asking to its answer.
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from handrail.core.chaining import Draft, Request, Tail, Together, appending, writing
+from handrail.core.chaining import (
+    Draft,
+    Request,
+    Tail,
+    Together,
+    appending,
+    refuse_filled,
+    writing,
+)
 from handrail.errors import JournalError
 from handrail.plans.canonical import encode
-from handrail.plans.chain import ANCHORS, FORMAT, USED
+from handrail.plans.chain import ANCHORS, CLOSED, FORMAT, USED
 from handrail.ports import Clock, Entry, Record
 
 
@@ -89,6 +98,19 @@ class MemoryJournal:
         records = [record for name in names for record in self._chains.get(name, ())]
         yield from (encode({"format": FORMAT, **vars(record)}) for record in records)
         yield encode({"end": len(records), "format": FORMAT})
+
+    def take_over(self, records: Sequence[Record], runs: int) -> None:
+        """Keep another journal's records; see `ports.Journal`."""
+        self._refuse_failing()
+        with self._together.lock:
+            if self._chains:
+                raise refuse_filled()
+            for record in records:
+                self._chains.setdefault(record.chain, []).append(record)
+            for anchor in self._chains.get(ANCHORS, ()):
+                change = self._closed.add if anchor.kind == CLOSED else self._closed.discard
+                change(json.loads(anchor.body)["chain"])
+            self._runs = max(self._runs, runs)
 
     def tail(self, chain: str) -> Tail | None:
         """Return what `chain` ends in; for a draft."""

@@ -31,6 +31,7 @@ from handrail.core.chaining import (
     Together,
     appending,
     guessed,
+    refuse_filled,
     writing,
 )
 from handrail.errors import JournalError
@@ -75,10 +76,16 @@ _OPEN: LiteralString = (
     "SELECT chain FROM handrail.chains WHERE is_open AND chain >= %s AND chain < %s ORDER BY opened"
 )
 _OPEN_RUN: LiteralString = "INSERT INTO handrail.runs (time) VALUES (%s) RETURNING number"
+_ANY: LiteralString = "SELECT 1 FROM handrail.records LIMIT 1"
+_RUNS_FROM: LiteralString = (
+    "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence('handrail.runs', 'number'),"
+    " greatest(%s, (SELECT max(number) FROM handrail.runs)), %s)"
+)
 _ALONE: LiteralString = "SELECT pg_catalog.pg_advisory_xact_lock(%s, %s)"
 # How often `wait` looks whether another process has written.
 _LOOK_S = 0.25
 _EXPORTED_AT_ONCE = 2000
+_IMPORTED_AT_ONCE = 500
 
 
 class PostgresJournal:
@@ -178,6 +185,27 @@ class PostgresJournal:
         except psycopg.Error as error:
             raise self._link.translated(error) from None
         yield encode({"end": count, "format": FORMAT})
+
+    def take_over(self, records: Sequence[Record], runs: int) -> None:
+        """Write another journal's records; see `ports.Journal`."""
+        sent: list[Record] = []
+
+        def insert(session: Bounded) -> None:
+            self._ensure(session)
+            if sent and _is_kept(session, sent[-1]):
+                return
+            sent.clear()
+            with session.transaction():
+                session.execute(_ALONE, (schema.KEY, schema.WRITERS))
+                if session.execute(_ANY).fetchone() is not None:
+                    raise refuse_filled()
+                for first in range(0, len(records), _IMPORTED_AT_ONCE):
+                    _insert(session, records[first : first + _IMPORTED_AT_ONCE])
+                session.execute(_RUNS_FROM, (max(runs, 1), runs > 0))
+                sent.extend(records[-1:])
+
+        with self._together.lock:
+            self._link.attempt(insert, lambda: bool(sent))
 
     def shut(self) -> None:
         """Let go of the connection. The next call makes another."""
