@@ -403,6 +403,15 @@ def test_a_word_twice_counts_once() -> None:
     assert heard(course, signal).body["ignored"] == "it was heard before"
 
 
+def test_what_waits_to_be_done_again_is_undone_too() -> None:
+    """A failed step may have done something: also while it waits for its next attempt."""
+    walk = simple_walk(2, 1, bounds=Bounds(at_once=1))
+    course = go(walk, bad=("store/0/s0",))
+    course = say(say(course, "rerun"), "undo")
+    assert states(course) == ["again", "waiting"]
+    assert states(go(course)) == ["undone", "waiting"]
+
+
 def test_a_late_word_is_not_taken_for_another_attempt() -> None:
     """A word about a step's first attempt does not count for its second."""
     course = go(step(go(simple_walk(1, 1), until="store/0/s0"), Mark("taken")))

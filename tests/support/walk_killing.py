@@ -220,7 +220,11 @@ class Trial:
         """Assert that every run ended truthfully, and that nothing was done twice."""
         truth = effects(self.folder)
         for run, walk in self.walks.items():
-            self._judge(run, walk, truth)
+            try:
+                self._judge(run, walk, truth)
+            except AssertionError as error:
+                told = [(one.kind, one.body) for one in self.journal.records(walk_chain(run))]
+                raise AssertionError(f"run {run}: {error}: {told[1:]}") from error
         assert verify_export(self.journal.export()) == ()
 
     def _judge(self, run: int, walk: Walk, truth: Counter[tuple[str, int, str]]) -> None:

@@ -200,7 +200,7 @@ def _under_way(course: Course, time: str) -> list[Move]:
         one = course.steps.at(number)
         if one.state == "begun":
             continue
-        if one.state == "waiting":
+        if one.state in {"waiting", "again"}:
             found += [_do(course, number)] if is_free else []
         elif one.state == "cut-off":
             found += _find_out(course, number, is_free=is_free)

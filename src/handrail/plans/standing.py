@@ -28,7 +28,8 @@ class StepStanding:
     Attributes:
         state: `waiting`; `begun`; `later` (it goes on at a time), `asked`, `answered`; `cut-off`
             (its engine died while it acted: not yet found out); `done`, `failed`, `unknown`;
-            `undoing`, `undo-cut-off`, `undone`, `undo-failed`, `undo-unknown`.
+            `again` (it failed, and waits for its next attempt); `undoing`, `undo-cut-off`,
+            `undone`, `undo-failed`, `undo-unknown`.
         attempts: how often it was begun.
         why: as told by what ended it.
         body: what it last returned.

@@ -25,7 +25,7 @@ __all__ = ["Course", "Standing", "StepStanding", "course", "moves", "opened", "s
 # What began, and was not found to have never acted, or been undone.
 _MAYBE_DONE = frozenset(
     (
-        *("later", "asked", "answered", "cut-off", "done", "failed", "unknown"),
+        *("later", "asked", "answered", "cut-off", "done", "failed", "unknown", "again"),
         *("undo-cut-off", "undo-failed", "undo-unknown"),
     )
 )
@@ -246,7 +246,9 @@ def _checked(course: Course, mark: Mark) -> Course:
     if outcome != "never":
         return _unknown(course, mark)
     number = _number(course, mark)
-    never = replace(course.steps.at(number), state="waiting")
+    one = course.steps.at(number)
+    # Of an attempt before this one it is not said that it never acted.
+    never = replace(one, state="waiting" if one.attempts == 1 else "again")
     steps = course.steps.put(number, never)
     return course._replace(steps=steps, cut_off=course.cut_off - {number})
 
@@ -375,7 +377,7 @@ def _rerun(course: Course, body: Mapping[str, object], _: str) -> Course:
         numbers = [n for n, one in course.steps.numbered() if one.state == "failed"]
     steps = course.steps
     for number in numbers:
-        steps = steps.put(number, replace(steps.at(number), state="waiting"))
+        steps = steps.put(number, replace(steps.at(number), state="again"))
     lanes = {course.layout.lane_of[number] for number in numbers}
     again = tuple(sorted({*course.again, *lanes}))
     return _go_on(course, body, "")._replace(steps=steps, again=again, outcome="", is_left=False)
