@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from handrail.cli.screen import short
 from handrail.guards import BUILT_IN, freeze, second_person, typed_name
+from handrail.plans.bounds import bounds_of
 from handrail.plans.judging import Case
 from handrail.plans.model import Approval, Decision
 from handrail.plans.policy import BINDING, Freeze, Policy
@@ -82,6 +84,34 @@ class TestSecondPerson:
         policy = Policy(approvers={"critical": "dba"}, groups={"dba": (BEN,)})
         decision = second_person.judge(case_with(make_approval(DIGEST, CHI), policy=policy))
         assert decision.verdict == "allow"
+
+    def test_a_quorum_says_who_has_and_who_may(self) -> None:
+        """Each person counts once; who asks is no candidate, whatever the group says."""
+        policy = Policy(
+            approvers={"high": "dba"}, quorum={"high": 2}, groups={"dba": (ANA, BEN, CHI)}
+        )
+        twice = [make_approval(DIGEST, BEN, id="a-1"), make_approval(DIGEST, BEN.upper(), id="a-2")]
+        waiting = second_person.judge(case_with(*twice, policy=policy))
+        assert (waiting.verdict, waiting.because) == (
+            "require",
+            f"2 of `dba`: {BEN} has; {CHI} may, not {ANA}",
+        )
+        both = case_with(*twice, make_approval(DIGEST, CHI, id="a-3"), policy=policy)
+        assert second_person.judge(both).because == (
+            f"{BEN}, 2026-01-31T08:30; {CHI}, 2026-01-31T08:30"
+        )
+
+    def test_one_that_stands_counts_inside_its_bounds(self) -> None:
+        """Its digest is another plan's; what counts is that this one is inside, and until when."""
+        plan = make_plan()
+        stands = make_approval("0" * 64, bounds=replace(bounds_of(plan), risk="high"))
+        allowed = second_person.judge(case_with(stands))
+        assert (allowed.verdict, allowed.because) == (
+            "allow",
+            f"standing approval of {BEN}, until 2026-01-31T10:00",
+        )
+        beyond = replace(stands, bounds=replace(bounds_of(plan), material="0" * 64))
+        assert second_person.judge(case_with(beyond)).verdict == "require"
 
     def test_who_is_not_known_is_refused(self) -> None:
         """Any approval could be their own."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.plans.policy import BINDING, DAYS, NEVER_ABOVE, Freeze, Policy
+from handrail.plans.policy import BINDING, DAYS, NEVER_ABOVE, PASSABLE, Freeze, Glass, Policy
 from support.declarations import problems, read, told, write
 from support.mistakes import POLICY
 
@@ -70,6 +70,45 @@ def test_a_guard_may_be_turned_up_and_down(tmp_path: Path) -> None:
     assert not found.binds("rehearsed", "high")
     assert found.binds("rehearsed", "critical")
     assert (found.declared("rehearsed"), found.declared("lock")) == ("policy.yaml:3", "policy.yaml")
+
+
+def test_who_approves(tmp_path: Path) -> None:
+    """A group alone stands for one of it; a mapping says how many, and need not name a group."""
+    found = policy(
+        tmp_path,
+        "groups: {dba: [ben, chi]}\n"
+        "approval: {by: {low: dba, high: {of: 2}, critical: {group: dba, of: 2}}}\n",
+    )
+    assert found.approvers == {"low": "dba", "critical": "dba"}
+    assert found.quorum == {"high": 2, "critical": 2}
+
+
+def test_what_stands(tmp_path: Path) -> None:
+    """How long, and up to which risk, an approval may stand; by default 30 days up to high."""
+    assert (Policy().standing_risk, Policy().standing_age_s) == ("high", 30 * 86400)
+    found = policy(tmp_path, "approval: {standing: {risk: low, max-age: 2d}}\n")
+    assert (found.standing_risk, found.standing_age_s) == ("low", 2 * 86400)
+
+
+def test_glass(tmp_path: Path) -> None:
+    """Breaking the glass is allowed by default, and each key of it can be said."""
+    assert Policy().glass == Glass(allowed=True, passes=PASSABLE, blocks="team")
+    found = policy(
+        tmp_path,
+        "groups: {dba: [ben]}\nbreak-glass: {by: dba, passes: freeze, blocks: person, "
+        "reviewed-by: dba}\n",
+    )
+    assert found.glass == Glass(
+        allowed=True, by="dba", passes=("freeze",), blocks="person", reviewed_by="dba"
+    )
+    assert not policy(tmp_path, "break-glass: {allowed: false}\n").glass.allowed
+
+
+def test_nothing_but_people_can_be_passed() -> None:
+    """No guard that states a fact of the store, the script or its rehearsal is among them."""
+    assert set(PASSABLE) <= set(BINDING)
+    facts = {"identity", "lock", "environment", "rehearsed", "backup-proven", "production-data"}
+    assert not facts & set(PASSABLE)
 
 
 def test_a_guard_that_no_policy_knows_binds_always() -> None:

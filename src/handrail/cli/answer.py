@@ -77,8 +77,8 @@ def _lines(asked: Asked) -> list[str]:
     who = f", by one of `{question.by}`" if question.by else ""
     lines = [wrap(f"{question.name}: {question.text}", "  ")]
     if asked.note:
-        lines.append(wrap(f"  it says: {asked.note}", "    "))
-    lines.append(wrap(f"  {wanted(question)}{who}, until {until} UTC", "    "))
+        lines.append("  it says: " + wrap(asked.note, " " * 11))
+    lines.append("  " + wrap(f"{wanted(question)}{who}, until {until} UTC", "  "))
     return [*lines, f"  handrail answer {asked.run} {question.name} ..."]
 
 

@@ -75,9 +75,9 @@ def _standing_lines(one: Living) -> list[str]:
     because = f', "{approval.because}"' if approval.because else ""
     return [
         wrap(f"standing {approval.id}: {bounds.operation}{given} on {bounds.target}", "  "),
-        wrap(f"  at      {bounds.endpoint}, risk {bounds.risk} at most", " " * 10),
-        wrap(f"  covers  {_covers(bounds)}; undo {bounds.undo}", " " * 10),
-        wrap(f"  by      {approval.person}, until {_until(approval)}{because}", " " * 10),
+        "  at      " + wrap(f"{bounds.endpoint}, risk {bounds.risk} at most", " " * 10),
+        "  covers  " + wrap(f"{_covers(bounds)}; undo {bounds.undo}", " " * 10),
+        "  by      " + wrap(f"{approval.person}, until {_until(approval)}{because}", " " * 10),
         f"  {used}; to end it: handrail withdraw {approval.id}",
     ]
 

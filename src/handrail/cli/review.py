@@ -62,5 +62,5 @@ def lines(broken: Break) -> list[str]:
         f"{glass.person} broke the glass at {glass.made_at[:16].replace('T', ' ')} UTC for "
         f"{broken.operation} on {broken.target}, risk {broken.risk}, plan {short(glass.digest)}"
     )
-    said = wrap(f'because: "{glass.because}"', "  ")
+    said = "because: " + wrap(f'"{glass.because}"', " " * 9)
     return [wrap(head, "  "), said, "passed:", *columns(broken.passed), ""]

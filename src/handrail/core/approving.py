@@ -158,7 +158,7 @@ def _unsigned(
     typed: str,
     standing_s: int,
 ) -> Approval:
-    _refuse_unsuitable(plan)
+    _refuse_unsuitable(plan, stands=bool(standing_s))
     if standing_s:
         standing.refuse_unsuitable(declared.policy, plan, standing_s)
     person = _person(declared, plan, people)
@@ -246,7 +246,7 @@ def lapse(world: World, digest: str, now: str) -> None:
             world.journal.append(f"approvals-{digest}", "expired", {"id": approval.id})
 
 
-def _refuse_unsuitable(plan: Plan) -> None:
+def _refuse_unsuitable(plan: Plan, *, stands: bool) -> None:
     refusals = [d for d in plan.decisions if d.verdict == "refuse" and d.binding]
     if refusals:
         first = refusals[0]
@@ -255,7 +255,9 @@ def _refuse_unsuitable(plan: Plan) -> None:
             f"this plan is refused: {first.guard}: {first.because}",
             hint=first.remedy,
         )
-    if not needed(plan):
+    asks = any(d.guard == "second-person" and d.binding for d in plan.decisions)
+    # One that stands is for the runs to come, also where this one is approved already.
+    if not (needed(plan) or (stands and asks)):
         raise UsageError(
             "approval.unneeded",
             f"nothing of this plan (risk {plan.risk}) waits for an approval",
