@@ -498,6 +498,9 @@ class Journal(Protocol):
     def open_chains(self, prefix: str) -> tuple[str, ...]:
         """Return the chains that begin with `prefix` and are not closed, oldest first."""
 
+    def open_ends(self, prefix: str) -> tuple[Record, ...]:
+        """Return the last record of each of `open_chains(prefix)`, in their order, at once."""
+
     def wait(self, chain: str, after: int, timeout_s: float) -> bool:
         """Return whether `chain` has a record beyond sequence `after`, once it has or time is up.
 

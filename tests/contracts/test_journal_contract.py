@@ -298,6 +298,21 @@ def test_open_chains_are_those_that_are_not_closed(journal: Journal) -> None:
     assert journal.open_chains("%") == journal.open_chains("walk_") == ()
 
 
+def test_the_ends_of_open_chains_come_at_once(journal: Journal) -> None:
+    """What each open chain ends in is found without asking for each of them."""
+    assert journal.open_ends("") == ()
+    for chain in ("walk-3", "walk-1", "plan-a", "walk-2"):
+        journal.append(chain, "opened", {"of": chain})
+        journal.append(chain, "taken", {})
+    journal.close("walk-1")
+    ends = journal.open_ends("walk-")
+    assert [(end.chain, end.sequence, end.kind) for end in ends] == [
+        ("walk-3", 2, "taken"),
+        ("walk-2", 2, "taken"),
+    ]
+    assert ends == tuple(journal.last(chain) for chain in journal.open_chains("walk-"))
+
+
 def test_waiting_ends_when_time_is_up(journal: Journal) -> None:
     """A chain that does not go on is waited for no longer than was said."""
     journal.append("signals", "signal", {})

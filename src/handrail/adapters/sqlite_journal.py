@@ -57,6 +57,12 @@ _OPEN = (
     "SELECT chain FROM chains INDEXED BY open_chains"
     " WHERE is_open AND chain >= ? AND chain < ? ORDER BY opened"
 )
+_ENDS = (
+    "SELECT records.* FROM chains INDEXED BY open_chains JOIN records"
+    " ON records.chain = chains.chain AND records.sequence ="
+    " (SELECT max(sequence) FROM records WHERE chain = chains.chain)"
+    " WHERE is_open AND chains.chain >= ? AND chains.chain < ? ORDER BY opened"
+)
 _USED = "SELECT 1 FROM records WHERE chain = 'used' AND body = ?"
 # How often `wait` looks whether another process has written.
 _LOOK_S = 0.1
@@ -127,6 +133,12 @@ class SqliteJournal:
     def open_chains(self, prefix: str) -> tuple[str, ...]:
         """Return the chains that are not closed; see `ports.Journal`."""
         return self._names(_OPEN, prefix)
+
+    def open_ends(self, prefix: str) -> tuple[Record, ...]:
+        """Return the last records of open chains; see `ports.Journal`."""
+        none: list[Any] = []
+        rows = self._read(lambda one: one.execute(_ENDS, _between(prefix)).fetchall(), none)
+        return tuple(Record(*row) for row in rows)
 
     def wait(self, chain: str, after: int, timeout_s: float) -> bool:
         """Wait, in real time, for a record of anybody; see `ports.Journal`.
@@ -202,8 +214,7 @@ class SqliteJournal:
 
     def _names(self, query: str, prefix: str) -> tuple[str, ...]:
         none: list[Any] = []
-        between = (prefix, prefix + "\U0010ffff")
-        rows = self._read(lambda one: one.execute(query, between).fetchall(), none)
+        rows = self._read(lambda one: one.execute(query, _between(prefix)).fetchall(), none)
         return tuple(name for (name,) in rows)
 
     def _goes_beyond(self, chain: str, after: int) -> bool:
@@ -322,6 +333,11 @@ class _Found:
 
     def is_used(self, body: str) -> bool:
         return self._one.execute(_USED, (body,)).fetchone() is not None
+
+
+def _between(prefix: str) -> tuple[str, str]:
+    """Return the bounds of the names that begin with `prefix`; none has the last character."""
+    return prefix, prefix + "\U0010ffff"
 
 
 def _insert(one: sqlite3.Connection, records: Sequence[Record]) -> None:

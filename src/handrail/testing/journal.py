@@ -72,6 +72,10 @@ class MemoryJournal:
         """Return the chains that are not closed; see `ports.Journal`."""
         return tuple(name for name in self.chains(prefix) if name not in self._closed)
 
+    def open_ends(self, prefix: str) -> tuple[Record, ...]:
+        """Return the last records of open chains; see `ports.Journal`."""
+        return tuple(self._chains[name][-1] for name in self.open_chains(prefix))
+
     def wait(self, chain: str, after: int, timeout_s: float) -> bool:
         """Wait, in real time, for a record of another thread; see `ports.Journal`."""
         with self._written:

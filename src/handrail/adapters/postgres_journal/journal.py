@@ -75,6 +75,11 @@ _CHAINS: LiteralString = (
 _OPEN: LiteralString = (
     "SELECT chain FROM handrail.chains WHERE is_open AND chain >= %s AND chain < %s ORDER BY opened"
 )
+_ENDS: LiteralString = (
+    "SELECT last.* FROM handrail.chains, LATERAL (SELECT * FROM handrail.records"
+    " WHERE records.chain = chains.chain ORDER BY sequence DESC LIMIT 1) AS last"
+    " WHERE is_open AND chains.chain >= %s AND chains.chain < %s ORDER BY opened"
+)
 _OPEN_RUN: LiteralString = "INSERT INTO handrail.runs (time) VALUES (%s) RETURNING number"
 _ANY: LiteralString = "SELECT 1 FROM handrail.records LIMIT 1"
 _RUNS_FROM: LiteralString = (
@@ -147,6 +152,12 @@ class PostgresJournal:
     def open_chains(self, prefix: str) -> tuple[str, ...]:
         """Return the chains that are not closed; see `ports.Journal`."""
         return self._names(_OPEN, prefix)
+
+    def open_ends(self, prefix: str) -> tuple[Record, ...]:
+        """Return the last records of open chains; see `ports.Journal`."""
+        none: list[Any] = []
+        rows = self._read(lambda one: one.execute(_ENDS, _between(prefix)).fetchall(), none)
+        return tuple(Record(*row) for row in rows)
 
     def wait(self, chain: str, after: int, timeout_s: float) -> bool:
         """Wait, in real time, for a record of anybody; see `ports.Journal`.
@@ -228,8 +239,7 @@ class PostgresJournal:
 
     def _names(self, query: LiteralString, prefix: str) -> tuple[str, ...]:
         none: list[Any] = []
-        between = (prefix, prefix + "\U0010ffff")
-        rows = self._read(lambda one: one.execute(query, between).fetchall(), none)
+        rows = self._read(lambda one: one.execute(query, _between(prefix)).fetchall(), none)
         return tuple(name for (name,) in rows)
 
     def _goes_beyond(self, chain: str, after: int) -> bool:
@@ -336,6 +346,11 @@ class _Found:
 
     def is_used(self, body: str) -> bool:
         return self._session.execute(_USED, (body, body)).fetchone() is not None
+
+
+def _between(prefix: str) -> tuple[str, str]:
+    """Return the bounds of the names that begin with `prefix`; none has the last character."""
+    return prefix, prefix + "\U0010ffff"
 
 
 def _insert(session: Bounded, records: Sequence[Record]) -> None:
