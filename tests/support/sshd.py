@@ -155,7 +155,7 @@ def run_sshd(shell: str = "", settings: Sequence[str] = ()) -> Iterator[Sshd]:
             yield server
         finally:
             server.cut()
-            process.terminate()
+            process.kill()
             process.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -95,6 +95,7 @@ left() {
         look "$number" && names="$names$name
 "
     done
+    return 0 # the last one may have ended meanwhile
 }
 
 descend() {
@@ -141,8 +142,9 @@ finish() {
 into() {
     while room=$((($2 - $(size_of "$1")) / BLOCK)) && [ "$room" -gt 0 ]; do
         dd bs=$BLOCK count="$room" 2>"copied.$1" >>"$1" || return 2
-        read -r records _ <"copied.$1" || return 2
-        [ "$((records))" -ge "$room" ] || return 1 # `12+3` of them, whole and not
+        records=$(sed -n 's/^\([0-9]*+[0-9]*\) .*/\1/p' "copied.$1" | head -n 1)
+        # shellcheck disable=SC2004  # it is a sum: `12+3` of them, whole and not
+        [ "$(($records))" -ge "$room" ] || return 1
     done
 }
 
