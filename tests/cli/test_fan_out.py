@@ -165,7 +165,7 @@ def test_its_json(fleet: Fleet) -> None:
         (("plan", NAME, "--on", "edge-a", "--except", "edge-b"), "--except leaves targets out"),
         (("plan", f"./scripts/{NAME}/run.sh", "--on", "all"), "only a declared one"),
         (("plan", "clos-sessions", "--on", "all"), "did you mean"),
-        (("resume", "99", "--rerun"), "is of one target"),
+        (("resume", "99", "--rerun"), "there is no run 99"),
         (("undo", "99"), "there is no run 99"),
         (("run", NAME, "--on", "all", "--break-glass", "now"), "glass"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from handrail.core import acts, approving, fanning, records, running, walks
 from handrail.core.fanning import Fanned
 from handrail.core.recalling import recorded
 from handrail.errors import RefusedError, UsageError
+from handrail.plans.canonical import plain
 from handrail.plans.fan_out import walk_of
 from handrail.plans.model import Approval
 from handrail.plans.walk import Mark
@@ -199,6 +200,18 @@ def test_an_approval_is_for_its_fan_out(fleet: Fleet) -> None:
     assert fleet.plan(without=["c"]).fan_out.verdict == "require"
     child = fanned.children[0].plan
     assert fleet.fake.decide("trim", on=child.request.target).plan.verdict == "require"
+
+
+def test_forged_record(fleet: Fleet) -> None:
+    """A later record under an approved digest that holds another plan covers nothing at all."""
+    fanned = fleet.ready()
+    forged = plain(replace(fanned.fan_out, children=fanned.fan_out.children[1:]))
+    assert isinstance(forged, dict)
+    chain = records.plan_chain(fanned.fan_out.digest)
+    fleet.fake.journal.append(chain, records.FANNED, forged)
+    walk = fleet.walk(fanned)
+    assert walk.go().state == "held"
+    assert (walk.told("failed"), fleet.counts()) == (["store/a"], [ROWS] * 3)
 
 
 def test_withdrawn_person(fleet: Fleet) -> None:

@@ -37,7 +37,8 @@ def _candidates(call: Call, words: list[str]) -> Iterable[str]:
     if len(words) == 1:
         return [command for group in GROUPS.values() for command in group]
     if words[-2] in {"--on", "--store"} or words[0] == "adopt":
-        return sorted(call.declared.estate.stores)
+        many = ["all"] if words[0] in {"plan", "rehearse", "run"} else []
+        return [*sorted(call.declared.estate.stores), *many]
     if words[0] == "runs" and len(words) == 2:  # noqa: PLR2004  `runs` and the word to complete
         return ["show"]
     return [word for kind in _AFTER.get(words[0], ()) for word in kind(call)]
@@ -52,7 +53,8 @@ def _plans(call: Call) -> list[str]:
 def _runs(call: Call) -> list[str]:
     from handrail.core import records
 
-    return [str(number) for number in records.runs(call.world.journal)]
+    journal = call.world.journal
+    return [str(number) for number in sorted({*records.runs(journal), *records.walks(journal)})]
 
 
 def _held(call: Call) -> list[str]:

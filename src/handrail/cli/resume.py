@@ -48,13 +48,13 @@ def run(call: Call) -> int:
     options = call.options
     if walks.is_walk(call, options.number):
         return walks.resume(call, options.number)
+    decided = recalling.recorded(call.world, call.declared, options.number, options.on)
     if options.rerun or options.leave:
         raise UsageError(
             "usage",
             f"run {options.number} is of one target: --rerun and --leave are for many",
             hint=f"handrail runs show {options.number}",
         )
-    decided = recalling.recorded(call.world, call.declared, options.number, options.on)
     choice = "undo" if options.undo else "accept" if options.accept else ""
     outcome = running.resume(call.world, options.number, decided, call.talk, choice=choice)
     return show(call, outcome, decided)

@@ -174,8 +174,8 @@ class _LaneTalk:
         return otherwise
 
 
-def run(call: Call) -> int:
-    """Plan anew, and run it over every target, in waves.
+def run(call: Call, opened: Callable[[int], None] = lambda _: None) -> int:
+    """Plan anew, and run it over every target, in waves; `opened` is told the walk's number.
 
     Raises:
         UsageError: the glass is to be broken for all of them at once.
@@ -187,7 +187,7 @@ def run(call: Call) -> int:
             hint=f"handrail run {call.options.operation} --on STORE --break-glass WHY",
         )
     fan_out = recorded(call)
-    return run_fanned(call, _anew(call, fan_out) if fan_out else _fanned(call))
+    return run_fanned(call, _anew(call, fan_out) if fan_out else _fanned(call), opened)
 
 
 def _anew(call: Call, fan_out: FanOut) -> Fanned:
@@ -197,7 +197,7 @@ def _anew(call: Call, fan_out: FanOut) -> Fanned:
     return fanning.anew(world, call.declared, fan_out, person=world.person, because=because)
 
 
-def run_fanned(call: Call, fanned: Fanned) -> int:
+def run_fanned(call: Call, fanned: Fanned, opened: Callable[[int], None] = lambda _: None) -> int:
     """Run what was planned just now."""
     from handrail.plans.fan_out import walk_of
 
@@ -208,6 +208,7 @@ def run_fanned(call: Call, fanned: Fanned) -> int:
     board = Board(call, len(fan_out.children))
     engine = engine_of(call, board)
     number = engine.submit(walk_of(fan_out, call.world.person), call.world.ids.new())
+    opened(number)
     return follow(call, engine, number, board)
 
 
@@ -254,12 +255,19 @@ def exit_code(stands: Standing, undone: int = 1) -> int:
 class Board:
     """The terminal while a walk runs: a line for each lane that ended, and one for what goes on."""
 
-    def __init__(self, call: Call, count: int) -> None:
+    def __init__(self, call: Call, count: int, stands: Standing | None = None) -> None:
         self._talk = call.talk
         self._count = count
         self._lock = threading.Lock()
         self._states: dict[str, str] = {}
         self._wave = ""
+        if stands is not None:
+            self._wave = stands.walk.waves[stands.wave].name
+            self._states = {
+                name.rpartition("/")[0]: one.state
+                for name, one in stands.steps.items()
+                if one.state in {"done", "failed"}
+            }
 
     def told(self, mark: Mark) -> None:
         """Show what a mark says."""
@@ -272,7 +280,7 @@ class Board:
         if mark.kind == "wave-begun":
             self._wave = str(mark.body.get("wave", ""))
         elif mark.kind == "soaking":
-            self._talk.end("soak", f"wave {self._wave} is left alone until {mark.body['until']}")
+            self._talk.end("soak", f"wave {_soak(mark)}")
         elif mark.kind in {"done", "undo-done"}:
             self._talk.end("undo" if mark.kind == "undo-done" else "run", _of(target, mark, why))
         elif mark.kind in {"failed", "unknown", "undo-failed", "undo-unknown"}:
@@ -313,6 +321,11 @@ class Board:
         self._talk.clear()
 
 
+def _soak(mark: Mark) -> str:
+    until = str(mark.body.get("until", ""))[:19].replace("T", " ")
+    return f"{mark.body.get('wave', '')} is left alone until {until} UTC"
+
+
 def _of(target: str, mark: Mark, why: str) -> str:
     body = mark.body.get("body")
     run = body.get("run") if isinstance(body, Mapping) else None
@@ -326,7 +339,7 @@ def resume(call: Call, number: int) -> int:
     options = call.options
     stands = walks.standing(call.world, number)
     word, body = _word(call, number, stands)
-    board = Board(call, len(stands.walk.lanes))
+    board = Board(call, len(stands.walk.lanes), stands)
     engine = engine_of(call, board)
     if word:
         _say(call, engine, number, word, body)
@@ -425,7 +438,7 @@ def undo(call: Call, number: int) -> int:
     from handrail.core import walks
 
     stands = walks.standing(call.world, number)
-    board = Board(call, len(stands.walk.lanes))
+    board = Board(call, len(stands.walk.lanes), stands)
     engine = engine_of(call, board)
     _say(call, engine, number, "undo", {})
     return follow(call, engine, number, board, undone=0)
@@ -498,6 +511,8 @@ def _why(mark: Mark) -> str:
         return f"{said.get('name', '')} by {said.get('person', '')}{ignored}"
     if mark.kind == "wave-begun":
         return str(mark.body.get("wave", ""))
+    if mark.kind == "soaking":
+        return _soak(mark)
     return _of("", mark, str(mark.body.get("why", "") or mark.body.get("outcome", ""))).strip()
 
 

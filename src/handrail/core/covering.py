@@ -11,12 +11,14 @@ Rules:
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from handrail.core import approving, observing, records, standing
 from handrail.core.world import World
 from handrail.plans.canonical import time_text
-from handrail.plans.fan_out import holds
+from handrail.plans.fan_out import FanOut, is_sound
 from handrail.plans.model import Approval, Plan
 
 # What a walk has taken lasts as long as the walk.
@@ -42,15 +44,44 @@ def approvals(world: World, cover: Cover, plan: Plan, now: str) -> tuple[Approva
         world, standing.covering(world, plan), plan.request.target, now, plan.request.person
     )
     fresh, taken = _given(world, cover)
-    fan_out = records.fan_out(world.journal, cover.digest) if fresh or taken else None
-    if fan_out is None or not holds(fan_out, plan.digest):
+    held = _held(world, cover.digest) if fresh or taken else _NOTHING_HELD
+    if plan.digest not in held.children:
         return standing_ones
-    target, me = fan_out.plan.request.target, plan.request.person
+    target, me = held.target, plan.request.person
     valid = list(observing.verified(world, fresh, target, now, me))
     for one, since in taken:
         still = observing.verified(world, (one,), target, since, me)
         valid += [replace(found, expires_at=_LASTING) for found in still]
     return (*(replace(one, digest=plan.digest) for one in valid), *standing_ones)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What the recorded fan-out of a digest holds: plans by their digests, and its own name."""
+
+    children: frozenset[str]
+    target: str
+
+
+_NOTHING_HELD = _Held(frozenset(), "")
+
+
+def _held(world: World, digest: str) -> _Held:
+    """Return what the fan-out of that digest holds; nothing, where the record is not that one."""
+    last = world.journal.last(records.plan_chain(digest))
+    if last is None or last.kind != records.FANNED:
+        return _NOTHING_HELD
+    return _read(last.body, digest)
+
+
+@lru_cache(maxsize=8)
+def _read(text: str, digest: str) -> _Held:
+    """Read one record, once for all of its children."""
+    fan_out = records.decode(json.loads(text), FanOut)
+    if not is_sound(fan_out) or fan_out.digest != digest:
+        return _NOTHING_HELD
+    children = frozenset(child.digest for child in fan_out.children)
+    return _Held(children, fan_out.plan.request.target)
 
 
 def claim(world: World, cover: Cover) -> None:

@@ -167,9 +167,12 @@ class Run:
         if "step-begun" in self._told:
             self._processes.end_leftovers(scripts.mark_of(self._world, self._chain))
         try:
-            return self._prepare()
+            ended = self._prepare()
         except KeyboardInterrupt:
             return self._end("stopped", "stopped by Ctrl-C before anything was done")
+        if ended is None and self._of_walk is not None and self._of_walk.is_over():
+            return self._end("stopped", "let go of before anything was done")
+        return ended
 
     def _prepare(self) -> Outcome | None:
         """See that the plan still holds, use its approvals, back the target up, observe it."""

@@ -160,13 +160,13 @@ def digest_of(
     )
 
 
-def holds(fan_out: FanOut, child: str) -> bool:
-    """Whether a recorded fan-out is the one of its digest, and has a child of that digest."""
+def is_sound(fan_out: FanOut) -> bool:
+    """Whether a recorded fan-out is the one of its digest."""
     request = fan_out.plan.request
     digest = digest_of(
         request.operation, request.parameters, fan_out.children, fan_out.waves, fan_out.bounds
     )
-    return digest == fan_out.digest and any(c.digest == child for c in fan_out.children)
+    return digest == fan_out.digest
 
 
 def draft(
