@@ -247,10 +247,13 @@ def _run_of(
     chain = f"resource-{together.refs(resource)[0]}"
     last = world.journal.last(chain)
     beyond = max(0, last.sequence - _RUNS) if last else 0
-    for record in reversed(tuple(world.journal.records(chain, beyond))):
-        number = int(records.body(record)["run"])
-        opened = next(world.journal.records(records.run_chain(number)), None)
+    # One that died right after its first record is not known to its target yet.
+    chains = set(world.journal.open_chains("run-"))
+    for record in world.journal.records(chain, beyond):
+        chains.add(records.run_chain(int(records.body(record)["run"])))
+    for run in chains:
+        opened = next(world.journal.records(run), None)
         body = records.body(opened) if opened is not None else {}
         if body.get("plan", {}).get("request", {}).get("because") == label:
-            return number
+            return int(run.partition("-")[2])
     return 0
