@@ -20,6 +20,7 @@ from handrail.estate import loading as estates
 from handrail.estate.shapes import Source, parse
 from handrail.operations.python import load_python
 from handrail.operations.shapes import OPERATION
+from handrail.plans.notifications import NOTIFICATIONS
 from handrail.plans.policy import POLICY
 from support.doc_pages import Block, Page, PageError, read_page
 from support.doc_sessions import Session, SessionError
@@ -141,7 +142,12 @@ def check_yaml(block: Block) -> None:
             file.write_text(block.text)
             estates.load(Path(folder), {})
         return
-    shape = {"operations": OPERATION, "policy.yaml": POLICY}.get(kind)
+    shapes = {
+        "operations": OPERATION,
+        "policy.yaml": POLICY,
+        "notifications.yaml": NOTIFICATIONS,
+    }
+    shape = shapes.get(kind)
     if shape is None:
         raise PageError(f"line {block.line}: YAML that says of which file it is by no comment")
     node = parse(block.text, source)
