@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from handrail.core import acts, approving, fanning, records, running, walks
+from handrail.core import acts, approving, fanning, records, running, walks, withdrawing
 from handrail.core.fanning import Fanned
 from handrail.core.recalling import recorded
 from handrail.errors import RefusedError, UsageError
@@ -25,6 +25,7 @@ from support.simulated import Died, Simulated
 from support.worlds import (
     ANA,
     BEN,
+    CHI,
     HEALTH,
     ILL,
     ROWS,
@@ -225,6 +226,34 @@ def test_withdrawn_person(fleet: Fleet) -> None:
     assert walk.go().state == "held"
     assert walk.told("done") == ["store/a"]
     assert fleet.counts() == [LEFT, ROWS, ROWS]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_withdrawn_approval(fleet: Fleet, *, again: bool) -> None:
+    """What its approver has withdrawn covers no lane; nor when somebody writes its record again."""
+    ready = fleet.ready()
+    digest, journal = ready.fan_out.digest, fleet.fake.journal
+    (said,) = withdrawing.withdraw(fleet.fake.world(BEN), digest, Path(BEN))
+    if again:
+        (record,) = records.told_of(journal, f"approvals-{digest}", "approved")
+        journal.append(f"approvals-{digest}", "approved", record)
+    walk = fleet.walk(ready)
+    assert walk.go().state == "held"
+    assert (said.digest, fleet.counts()) == (digest, [ROWS] * 3)
+
+
+def test_two_of_a_group(fleet: Fleet) -> None:
+    """A fan-out wants as many people as one run; their approvals count for each child."""
+    policy = "approval: {by: {high: {of: 2}, critical: {of: 2}}}\n"
+    fleet.fake.write("policy.yaml", policy)
+    commit(fleet.fake)
+    fanned = fleet.rehearse()
+    fleet.approve(fanned)
+    assert fleet.plan().fan_out.plan.verdict == "require"
+    fleet.approve(fanned, CHI)
+    walk = fleet.walk(fleet.plan())
+    assert walk.go().outcome == "done"
+    assert fleet.counts() == [LEFT] * 3
 
 
 def test_waves_may_take_longer_than_an_approval(fleet: Fleet) -> None:

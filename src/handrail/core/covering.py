@@ -110,13 +110,15 @@ def _given(
     """Return the approvals that nobody has used, and those that this walk has, each since when."""
     fresh: dict[str, Approval] = {}
     taken: dict[str, tuple[Approval, str]] = {}
+    over: set[str] = set()  # an approval's record, written again, gives nothing back
     for record in world.journal.records(f"approvals-{cover.digest}"):
         said = records.body(record)
         if record.kind == "approved":
             approval = records.decode(said, Approval)
-            if approval.bounds is None:
+            if approval.bounds is None and approval.id not in over:
                 fresh[approval.id] = approval
             continue
+        over.add(said["id"])
         used = fresh.pop(said["id"], None)
         if record.kind == "used" and used and cover.walk and said["run"] == cover.chain:
             taken[used.id] = (used, record.time)

@@ -6,7 +6,7 @@ proofs-<resource>           `proven` each time that a backup was restored
 approvals-<digest>          `approved`, `used`, `expired`, `withdrawn`
 standing-<subject>          `approved`, `used`, `ended`, `withdrawn`: of more than one run
 break-glass                 `broken`, `reviewed`
-question-<run>-<name>       `asked`, then one of `answered`, `refused`, `expired`, `over`
+question-<run>-<name>       `asked`, `rejected`, then one of `answered`, `expired`, `over`
 resource-<resource>         `run-begun` and `run-ended`: who changed it, in order
 run-<number>                one run; of a walk where `opened` says so
 walk-<number>               the marks of a walk, written by its engine alone
@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from handrail.errors import UsageError
+from handrail.plans import decoding
 from handrail.plans.fan_out import FanOut
 from handrail.plans.model import Approval, Plan, Proof, Rehearsal
 from handrail.ports import Journal, Record
@@ -33,9 +34,7 @@ _ENDS = ("expired", "ended", "withdrawn")
 
 def decode(body: Any, kind: type[T]) -> T:
     """Return the value that was written as `body`."""
-    import msgspec  # noqa: PLC0415  a plan that reads no record does not pay for it
-
-    return msgspec.convert(body, kind)
+    return decoding.decode(body, kind)
 
 
 def body(record: Record) -> dict[str, Any]:
