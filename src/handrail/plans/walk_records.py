@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from handrail.errors import JournalError, UsageError
 from handrail.plans.canonical import plain, sha256
+from handrail.plans.decoding import decode
 from handrail.plans.hearing import WORDS
 from handrail.plans.moving import moment
 from handrail.plans.walk import FORMAT, Mark, Signal, Walk
@@ -105,7 +106,7 @@ def _converted(told: object, kind: type[T]) -> T:
     import msgspec  # noqa: PLC0415  what reads no record does not pay for it
 
     try:
-        return msgspec.convert(told, kind)
+        return decode(told, kind)
     except msgspec.ValidationError as error:
         raise _damaged(kind.__name__.lower(), error) from error
 
