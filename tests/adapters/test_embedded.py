@@ -296,8 +296,7 @@ def test_waiting_runs_hold_no_thread_no_file_and_little_memory(tmp_path: Path) -
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     assert engine.recover() == count
-    loop = engine._loop
-    wait_until(lambda: not loop._backlog and not loop._walks)
+    wait_until(lambda: not engine.is_busy())
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert threading.active_count() <= threads + 1, "the engine's own thread alone"

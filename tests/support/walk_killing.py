@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -265,6 +266,7 @@ def vars_of(said: Signal) -> dict[str, object]:
 
 def serve() -> None:
     """Answer until there is nothing more to read."""
+    faulthandler.enable()
     import msgspec  # noqa: F401  imported once, before the forks
     import psycopg  # noqa: F401  the same
 
@@ -276,7 +278,7 @@ def serve() -> None:
         status = _wait(number, asked.get("after_s"))
         answer = {
             "killed": os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL,
-            "code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1,
+            "code": os.waitstatus_to_exitcode(status),
         }
         print(json.dumps(answer), flush=True)
 

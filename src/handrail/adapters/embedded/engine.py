@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from handrail.adapters.embedded.driven import Driven, follow, has_begun, load
@@ -32,6 +32,8 @@ from handrail.ports import Act, Clock, Entry, Ids, Journal, Locks, Record
 
 LARGEST_WORD_BYTES = 64 * 1024
 _TAIL_S = 1.0
+# How many runs are looked at before the first of them is taken up.
+_SLICE = 500
 # A run whose last record is one of these waits: those that do not are taken up first.
 _WAITING = frozenset({"opened", "held", "soaking", "later", "asked", "signal"})
 
@@ -146,12 +148,22 @@ class EmbeddedEngine:
         Those that were cut off come first. Counts what it has to look at: what another process
         acts on is left to that.
         """
-        runs = sorted(run_of(chain) for chain in self._journal.open_chains(walk_chain(0)[:-1]))
+        ends = self._journal.open_ends(walk_chain(0)[:-1])
+        last = {run_of(record.chain): record for record in ends}
+        runs = sorted(last)
         if not runs:
             return 0
         heard_from = self._heard_before(runs[0])
-        last = {run: self._journal.last(walk_chain(run)) for run in runs}
-        runs.sort(key=lambda run: _is_waiting(last[run]))
+        # What was cut off is more likely among the newest; the first of them goes on at once.
+        taken = 0
+        for start in range(len(runs), 0, -_SLICE):
+            some = runs[max(start - _SLICE, 0) : start]
+            some.sort(key=self._is_waiting)
+            taken += self._take(some, heard_from)
+        return taken
+
+    def _take(self, runs: Sequence[int], heard_from: int) -> int:
+        """Let the loop take up what nobody here drives; return how many."""
         taken: queue.SimpleQueue[int] = queue.SimpleQueue()
 
         def take() -> None:
@@ -161,6 +173,10 @@ class EmbeddedEngine:
 
         self._loop.ask(take)
         return taken.get()
+
+    def is_busy(self) -> bool:
+        """Whether a run is being taken up, or a step acts; else all that there is waits."""
+        return self._loop.is_busy()
 
     def look(self) -> None:
         """Look at every timer and for every word now: a clock may have been set."""
@@ -258,6 +274,10 @@ class EmbeddedEngine:
     def _is_word_open(self, walk: Driven) -> bool:
         return self._course_with_words(walk).heard != walk.course.heard
 
+    def _is_waiting(self, run: int) -> bool:
+        last = self._journal.last(walk_chain(run))
+        return last is None or last.kind in _WAITING
+
     def _heard_before(self, run: int) -> int:
         """Return the sequence of the last word before a run: none to a later one is older."""
         first = next(self._journal.records(walk_chain(run)), None)
@@ -267,10 +287,6 @@ class EmbeddedEngine:
 
 def _run_in(record: Record) -> int:
     return int(json.loads(record.body)["run"])
-
-
-def _is_waiting(record: Record | None) -> bool:
-    return record is None or record.kind in _WAITING
 
 
 def _say(text: str) -> None:

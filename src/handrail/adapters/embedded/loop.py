@@ -116,6 +116,10 @@ class Loop:
                 self._thread.start()
         self.inbox.put(what)
 
+    def is_busy(self) -> bool:
+        """Whether a run is being taken up, or a step acts; else all that there is waits."""
+        return bool(self._backlog or self._touched or self._acting or not self.inbox.empty())
+
     def close(self) -> None:
         """Let running steps end, begin none, and return once all is recorded."""
         with self._starting:
