@@ -10,7 +10,7 @@ import pytest
 from handrail.api import shapes
 from handrail.api.health import health_routes
 from handrail.api.route import Route, nothing
-from handrail.api.routes import ROUTES
+from handrail.api.routes import ROUTES, approvals, questions
 from handrail.core import people
 from handrail.plans.roles import ROLES
 from support.served import ADMIN, Served, make_token
@@ -28,6 +28,10 @@ APPROVAL = {
     "signature": "",
 }
 RELEASE = {"id": "ab", "person": "x", "made_at": "", "allow": True, "because": "", "signature": ""}
+WITHDRAWAL = {"id": "0" * 12, "digest": "0" * 64, "person": "x", "made_at": "", "because": ""}
+WITHDRAWAL |= {"signature": ""}
+REVIEW = {"id": "ab12", "person": "x", "made_at": "", "because": "x", "signature": ""}
+ANSWER = {"run": 7, "name": "ab12", "value": "3", "person": "x", "made_at": ""}
 BODIES: dict[type, Any] = {
     shapes.Wanted: {"operation": "reset-pilot"},
     shapes.Because: {},
@@ -37,6 +41,11 @@ BODIES: dict[type, Any] = {
     shapes.Choice: {},
     shapes.Undoing: {},
     shapes.Stopping: {},
+    approvals.Why: {"because": "the right rows, and no other"},
+    approvals.SignedWithdrawal: {"withdrawal": WITHDRAWAL},
+    approvals.SignedReview: {"review": REVIEW},
+    questions.Saying: {"value": "3"},
+    questions.SignedAnswer: {"answer": ANSWER},
     shapes.NewToken: {"person": ANA, "role": "viewer"},
 }
 NAMES = [route.name for route in ROUTES]

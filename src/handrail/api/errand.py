@@ -61,6 +61,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 0
     choice: str = ""
     lose_newer: bool = False
+    without: tuple[str, ...] = ()
     schedule: str = ""
     time: str = ""
     begins_at: str = ""
@@ -93,13 +94,20 @@ class SayingTalk:
         """Say how a stage ended."""
         self._say({"event": "end", "stage": stage, "text": text, "ok": ok})
 
+    def clear(self) -> None:
+        """Do nothing: there is no half line."""
+
     def choose(self, question: str, choices: Mapping[str, str], otherwise: str) -> str:
         """Return what was said before the interruption."""
         del question
         return self.word if self.word in choices else otherwise
 
 
-def main() -> int:
+# Does what is over many targets, and returns how that ended; None where it is of one.
+Many = Callable[[World, Declared, Ask, SayingTalk, Say], dict[str, Any] | None]
+
+
+def main(many: Many) -> int:
     """Do one errand, and return the exit code that the command line would have."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # A handler, where ignoring would do: what is ignored is ignored by the script, too.
@@ -113,7 +121,8 @@ def main() -> int:
     world = wiring.world(root, state, dict(os.environ), installed)
     world = replace(world, person=asked.person)
     try:
-        ended = do(world, wiring.declared(root, installed), asked, talk, say)
+        declared = wiring.declared(root, installed)
+        ended = many(world, declared, asked, talk, say) or do(world, declared, asked, talk, say)
     except HandrailError as error:
         ended = {"exit_code": error.exit_code, "problem": msgspec.to_builtins(problem_of(error))}
     except KeyboardInterrupt:

@@ -50,7 +50,8 @@ def answer(world: World, key: str, request: str, do: Callable[[], Answer]) -> An
     except HandrailError as error:
         answered = Answer(problem_of(error), status_of(error), content_type="problem")
     value: Any = msgspec.to_builtins(answered.value)
-    value.pop("plan", None)
+    for large in ("plan", "fan_out"):
+        value.pop(large, None)
     body = {
         "request": digest,
         "status": answered.status,

@@ -31,6 +31,9 @@ STATUS: Mapping[str, int] = {
     "operations.unknown": 404,
     "estate.unknown-store": 404,
     "hold.unknown": 404,
+    "question.unknown": 404,
+    "break-glass.nothing": 404,
+    "approval.none": 404,
     "api.method": 405,
     "api.too-slow": 408,
     "api.repeated": 409,
@@ -76,6 +79,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     request: str = ""
     others: tuple[dict[str, Any], ...] = ()
     plan: dict[str, Any] | None = None
+    fan_out: dict[str, Any] | None = None
 
 
 def status_of(error: HandrailError) -> int:
@@ -86,7 +90,10 @@ def status_of(error: HandrailError) -> int:
 
 
 def problem_of(
-    error: HandrailError, request: str = "", plan: dict[str, Any] | None = None
+    error: HandrailError,
+    request: str = "",
+    plan: dict[str, Any] | None = None,
+    fan_out: dict[str, Any] | None = None,
 ) -> Problem:
     """Return an error as it is answered."""
     facts = error.as_json()
@@ -107,4 +114,5 @@ def problem_of(
         request=request,
         others=others,
         plan=plan,
+        fan_out=fan_out,
     )

@@ -12,7 +12,9 @@ from typing import Annotated, Any
 import msgspec
 
 from handrail.core.holding import Held, Release
+from handrail.plans.fan_out import FanOut
 from handrail.plans.model import Approval, Plan
+from handrail.ports import Record
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Words = Annotated[str, msgspec.Meta(max_length=2000)]
@@ -25,12 +27,13 @@ class _Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Wanted(_Given, frozen=True):
-    """An operation on a target; or, as `operation`, the digest of an earlier plan."""
+    """An operation on a target, or on `all` of them `without` some; or the digest of a plan."""
 
     operation: Name
     on: Name | None = None
     parameters: dict[Annotated[str, msgspec.Meta(max_length=100)], Words] = {}
     because: Words = ""
+    without: Annotated[tuple[Name, ...], msgspec.Meta(max_length=1000)] = ()
 
 
 class Because(_Given, frozen=True):
@@ -61,9 +64,13 @@ class SignedRelease(_Given, frozen=True):
 
 
 class Choice(_Given, frozen=True):
-    """What is done with a run whose outcome nobody knows: `undo`, `accept`, or empty to be told."""
+    """What is done: empty to go on, `undo`, or `accept` what is there.
 
-    choice: Annotated[str, msgspec.Meta(pattern="^(|undo|accept)$")] = ""
+    Of many targets also `rerun` what failed, or `leave` it as it stands; `on` names one of them.
+    """
+
+    choice: Annotated[str, msgspec.Meta(pattern="^(|undo|accept|rerun|leave)$")] = ""
+    on: Name | None = None
 
 
 class Undoing(_Given, frozen=True):
@@ -88,10 +95,11 @@ class NewToken(_Given, frozen=True):
 
 
 class Page(_Given, frozen=True):
-    """Which part of a list: so many, from the newest, or before a number."""
+    """Which part of a list: so many, from the newest or before a number; also each of a walk."""
 
     limit: Limit = 20
     before: Annotated[int, msgspec.Meta(ge=1, le=10**15)] = 10**15
+    children: bool = False
 
 
 class Newest(_Given, frozen=True):
@@ -108,12 +116,13 @@ class After(_Given, frozen=True):
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """A plan with its verdict, and what comes next."""
+    """A plan with its verdict, what comes next, and, over many targets, each of them."""
 
     format: int
     verdict: str
     next: str
     plan: Plan
+    fan_out: FanOut | None = None
 
 
 class PlanLine(msgspec.Struct, frozen=True):
@@ -167,6 +176,12 @@ class RecordLines(msgspec.Struct, frozen=True):
 
     records: tuple[RecordLine, ...]
     after: int | None
+
+
+class Marks(msgspec.Struct, frozen=True):
+    """What the journal has of a walk: its records, whole."""
+
+    records: tuple[Record, ...]
 
 
 class ErrandState(msgspec.Struct, frozen=True):
@@ -262,6 +277,8 @@ class Survey(msgspec.Struct, frozen=True):
     unfinished: tuple[RunLine, ...]
     runs: tuple[RunLine, ...]
     held: tuple[Held, ...]
+    glass: tuple[dict[str, Any], ...]
+    questions: tuple[dict[str, Any], ...]
     leftover_clones: tuple[str, ...]
 
 

@@ -9,12 +9,16 @@ Rules:
 from __future__ import annotations
 
 from handrail.api.route import Asked, On
-from handrail.core import declaring, recalling, records, repeating
+from handrail.core import declaring, recalling, records, repeating, walks
 from handrail.core.world import Declared
 from handrail.errors import UsageError
 from handrail.estate.shapes import nearest
+from handrail.operations.targets import fitting
+from handrail.plans import fan_out as fan_outs
 from handrail.plans.model import Plan
 from handrail.plans.roles import may
+
+ALL = "all"
 
 
 def on_of(declared: Declared, ref: str) -> On:
@@ -26,8 +30,17 @@ def on_of(declared: Declared, ref: str) -> On:
 
 
 def on_plan(asked: Asked) -> On:
-    """Return what the plan in the address is about."""
-    return on_of(asked.declared, plan_of(asked).target.resource)
+    """Return what the plan in the address is about: of a fan-out each of its targets."""
+    return _on_recorded(asked, plan_of(asked))
+
+
+def _on_recorded(asked: Asked, plan: Plan) -> On:
+    declared = asked.declared
+    if plan.target.kind != fan_outs.KIND:
+        return on_of(declared, plan.target.resource)
+    found = records.fan_out(asked.world.journal, plan.digest)
+    targets = [child.target for child in found.children] if found else [plan.target.resource]
+    return tuple(one for target in targets for one in on_of(declared, target))
 
 
 def plan_of(asked: Asked) -> Plan:
@@ -43,7 +56,10 @@ def plan_of(asked: Asked) -> Plan:
 
 
 def on_run(asked: Asked) -> On:
-    """Return what the run in the address is about."""
+    """Return what the run in the address is about: of a walk each of its targets."""
+    if records.is_walk(asked.world.journal, asked.number):
+        targets = walks.targets(asked.world, asked.number)
+        return tuple(one for target in targets for one in on_of(asked.declared, target))
     plan = recalling.recorded_plan(asked.world, asked.number)
     return on_of(asked.declared, plan.target.resource)
 
@@ -61,11 +77,14 @@ def on_request(asked: Asked) -> On:
             raise _undeclared(plan.request.operation, declared)
         if asked.body.on not in {None, plan.target.resource}:
             raise UsageError("operations.target", f"the plan {name} is for {plan.target.resource}")
-        return on_of(declared, plan.target.resource)
+        return _on_recorded(asked, plan)
     operation = declared.operations.get(name)
     if operation is None:
         raise _undeclared(name, declared)
     on = asked.body.on
+    if on == ALL or (on is None and operation.waves is not None):
+        chosen = [one.ref for one in fitting(operation, declared.estate)]
+        return tuple(one for ref in chosen for one in on_of(declared, ref))
     stores = declared.estate.stores
     if on is not None and on not in stores and f"store/{on}" not in stores:
         raise UsageError(
@@ -87,8 +106,25 @@ def _undeclared(name: str, declared: Declared) -> UsageError:
     )
 
 
+def are_many(asked: Asked) -> bool:
+    """Whether a new plan would be over every target of its operation."""
+    operation = asked.declared.operations.get(asked.body.operation)
+    return asked.body.on == ALL or (
+        asked.body.on is None and operation is not None and operation.waves is not None
+    )
+
+
 def sees(asked: Asked, ref: str) -> bool:
     """Whether whoever asks may look at a resource."""
+    return sees_all(asked, on_of(asked.declared, ref))
+
+
+def sees_plan(asked: Asked, plan: Plan) -> bool:
+    """Whether whoever asks may look at a plan."""
+    return sees_all(asked, _on_recorded(asked, plan))
+
+
+def sees_all(asked: Asked, on: On) -> bool:
+    """Whether whoever asks may look at all of some resources."""
     policy = asked.declared.policy
-    on = on_of(asked.declared, ref)
     return may(asked.token.holder, "viewer", policy.roles, policy.groups, on)

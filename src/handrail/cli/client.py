@@ -174,10 +174,10 @@ class StoppedError(HandrailError):
     """Guards keep a plan from running; the server's answer has the plan.
 
     Attributes:
-        plan: as JSON.
+        judged: the plan as JSON, and over many targets the fan-out.
     """
 
-    plan: Mapping[str, Any]
+    judged: Mapping[str, Any]
 
 
 def error_of(problem: Mapping[str, Any], otherwise: str) -> HandrailError:
@@ -194,7 +194,7 @@ def error_of(problem: Mapping[str, Any], otherwise: str) -> HandrailError:
     exit_code = problem.get("exit_code")
     error.exit_code = exit_code if isinstance(exit_code, int) else 1
     if isinstance(error, StoppedError):
-        error.plan = problem["plan"]
+        error.judged = problem
     return error
 
 

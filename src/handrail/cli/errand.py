@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import io
+import json
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+from handrail.cli.call import Call
 
 if TYPE_CHECKING:
-    from handrail.cli.call import Call
+    from handrail.api.errand import Ask, Say, SayingTalk
+    from handrail.core.world import Declared, World
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,4 +25,62 @@ def run(call: Call) -> int:
     from handrail.api.errand import main
 
     del call
-    return main()
+    return main(many)
+
+
+def many(
+    world: World, declared: Declared, asked: Ask, talk: SayingTalk, say: Say
+) -> dict[str, Any] | None:
+    """Do what is over many targets as the command line does it; None where it is of one.
+
+    Returns:
+        `exit_code`, and of what was planned `plan` and `fan_out`.
+    """
+    from handrail.cli import walks
+    from handrail.core import records
+
+    call = _call(world, declared, asked, talk)
+
+    def opened(number: int) -> None:
+        say({"event": "begun", "run": number})
+
+    printed = io.StringIO()
+    if asked.kind in {"resume", "undo"}:
+        if not records.is_walk(world.journal, asked.number):
+            return None
+        opened(asked.number)
+        with redirect_stdout(printed):
+            act = walks.resume if asked.kind == "resume" else walks.undo
+            return {"exit_code": act(call, asked.number), "walk": asked.number}
+    if asked.kind == "due" or not (walks.are_meant(call) or walks.recorded(call)):
+        return None
+    with redirect_stdout(printed):
+        code = walks.rehearse(call) if asked.kind == "rehearse" else walks.run(call, opened)
+    told = json.loads(printed.getvalue())
+    if "walk" in told:
+        return {"exit_code": code, "walk": told["walk"]["run"]}
+    return {"exit_code": code, "plan": told["fan_out"]["plan"], "fan_out": told["fan_out"]}
+
+
+def _call(world: World, declared: Declared, asked: Ask, talk: SayingTalk) -> Call:
+    """Return the call of the command line that asks for the same."""
+    choices = {name: asked.choice == name for name in ("undo", "accept", "rerun", "leave")}
+    options = argparse.Namespace(
+        json=True,
+        plain=True,
+        root=None,
+        all=False,
+        operation=asked.operation,
+        on=asked.on,
+        parameter=[f"{name}={value}" for name, value in asked.parameters.items()],
+        because=asked.because,
+        without=list(asked.without),
+        break_glass=None,
+        number=asked.number,
+        lose_newer=asked.lose_newer,
+        **choices,
+    )
+    call = Call(options)
+    # What it would make for itself is here already.
+    vars(call).update(world=world, declared=declared, talk=talk, root=world.root, state=world.state)
+    return call

@@ -14,19 +14,22 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
 
+from handrail.cli import remote_people
 from handrail.cli.call import Call
 from handrail.cli.client import Server, StoppedError, error_of
 from handrail.errors import HandrailError, RefusedError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from handrail.core.deciding import Decided
-    from handrail.core.world import Declared
+    from handrail.core.world import Declared, World
     from handrail.plans.model import Plan
+    from handrail.ports import Record
 
 T = TypeVar("T")
 # These need neither a repository nor a server.
@@ -52,6 +55,38 @@ class RemoteCall(Call):
             undo_age_s=int(told["undo_age_s"]), rehearsal_age_s=int(told["rehearsal_age_s"])
         )
         return Declared(Estate(), {}, policy)
+
+    @cached_property
+    def world(self) -> World:
+        """The ports of this machine, but for the journal, which is the server's."""
+        from handrail import wiring
+
+        here = wiring.world(self.root, self.state, dict(os.environ))
+        return replace(here, journal=cast("Any", _Away(self.server)))
+
+
+class _Away:
+    """The server's journal, as far as screens read it: the records of walks."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def records(self, chain: str, after: int = 0) -> Iterator[Record]:
+        """Yield a walk's records."""
+        kind, _, number = chain.partition("-")
+        if kind != "walk" or not number.isdecimal():
+            raise AssertionError(f"the chain {chain} is the server's own")
+        found = self._server.ask("GET", f"/v1/runs/{number}/marks")
+        for one in found["records"]:
+            record = _value(one, _record())
+            if record.sequence > after:
+                yield record
+
+
+def _record() -> type[Record]:
+    from handrail.ports import Record
+
+    return Record
 
 
 def run(name: str, module: ModuleType, words: Sequence[str]) -> int:
@@ -127,15 +162,27 @@ def _wanted(call: RemoteCall) -> dict[str, Any]:
         "operation": options.operation,
         "parameters": choosing.parameters(call),
         "because": options.because,
+        "without": list(getattr(options, "without", None) or ()),
         **on,
     }
 
 
-def _plan_it(call: RemoteCall) -> int:
+def _show_judged(call: RemoteCall, found: Mapping[str, Any], *, with_next: bool = True) -> Plan:
+    """Write a plan, or the fan-out that it stands for, and return it."""
     from handrail.cli import plan as plans
+    from handrail.cli import walks
+    from handrail.plans.fan_out import FanOut
 
-    plan = _plan(call.server.ask("POST", "/v1/plans", _wanted(call))["plan"])
-    plans.show(call, plan)
+    plan = _plan(found["plan"])
+    if found.get("fan_out") is None:
+        plans.show(call, plan, with_next=with_next)
+    else:
+        walks.show_fan_out(call, _value(found["fan_out"], FanOut), with_next=with_next)
+    return plan
+
+
+def _plan_it(call: RemoteCall) -> int:
+    plan = _show_judged(call, call.server.ask("POST", "/v1/plans", _wanted(call)))
     return {"allow": 0, "refuse": 3, "require": 4}[plan.verdict]
 
 
@@ -143,14 +190,15 @@ def _rehearse(call: RemoteCall) -> int:
     from handrail.cli import rehearse
 
     ended = _follow(call, call.server.ask("POST", "/v1/rehearsals", _wanted(call)))
+    if ended.get("fan_out") is not None:
+        _show_judged(call, ended)
+        return int(ended["exit_code"])
     kept_s = call.declared.policy.rehearsal_age_s
     rehearse.show(call, _plan(ended["plan"]), kept_s, is_declared=True)
     return int(ended["exit_code"])
 
 
 def _run(call: RemoteCall) -> int:
-    from handrail.cli import plan as plans
-
     if getattr(call.options, "break_glass", None) is not None:
         raise UsageError(
             "remote.local-only", "the glass is broken on the server's own machine alone"
@@ -158,14 +206,19 @@ def _run(call: RemoteCall) -> int:
     try:
         begun = call.server.ask("POST", "/v1/runs", _wanted(call))
     except StoppedError as stopped:
-        plans.show(call, _plan(stopped.plan))
+        _show_judged(call, stopped.judged)
         return stopped.exit_code
     return _show_run(call, _follow(call, begun))
 
 
 def _show_run(call: RemoteCall, ended: Mapping[str, Any]) -> int:
     from handrail.cli import run as runs
+    from handrail.cli import walks
     from handrail.core.outcome import Outcome
+
+    if "walk" in ended:
+        walks.show_walk(call, int(ended["walk"]), int(ended["exit_code"]))
+        return int(ended["exit_code"])
 
     if "outcome" not in ended:
         return int(ended["exit_code"])
@@ -175,9 +228,10 @@ def _show_run(call: RemoteCall, ended: Mapping[str, Any]) -> int:
 
 def _resume(call: RemoteCall) -> int:
     options = call.options
-    choice = "undo" if options.undo else "accept" if options.accept else ""
+    chosen = [name for name in ("undo", "accept", "rerun", "leave") if getattr(options, name)]
+    body = {"choice": chosen[0] if chosen else "", **({"on": options.on} if options.on else {})}
     path = f"/v1/runs/{options.number}/resume"
-    return _show_run(call, _follow(call, call.server.ask("POST", path, {"choice": choice})))
+    return _show_run(call, _follow(call, call.server.ask("POST", path, body)))
 
 
 def _undo(call: RemoteCall) -> int:
@@ -272,7 +326,6 @@ def _interrupted(call: RemoteCall, number: int | None) -> None:
 
 def _approve(call: RemoteCall) -> int:
     from handrail.cli import approve, screen
-    from handrail.cli import plan as plans
     from handrail.core import observing
     from handrail.plans.bounds import bounds_of
     from handrail.plans.canonical import plain
@@ -280,9 +333,10 @@ def _approve(call: RemoteCall) -> int:
 
     options = call.options
     standing_s = approve.seconds_of(options.standing)
-    plan = _plan(call.server.ask("GET", f"/v1/plans/{_part(options.digest)}")["plan"])
+    found = call.server.ask("GET", f"/v1/plans/{_part(options.digest)}")
+    plan = _plan(found["plan"])
     if not options.json:
-        plans.show(call, plan, with_next=False)
+        _show_judged(call, found, with_next=False)
         screen.write("")
     name = approve.confirm(call, plan)
     said = {"because": options.because, "name": name, "standing_s": standing_s}
@@ -350,8 +404,9 @@ def _runs(call: RemoteCall) -> int:
         return _show_one(call, options.number)
     found: list[dict[str, Any]] = []
     limit, before = (500 if options.all or options.json else 20), ""
+    children = "&children=true" if options.all or options.json else ""
     while True:
-        page = call.server.ask("GET", f"/v1/runs?limit={limit}{before}")
+        page = call.server.ask("GET", f"/v1/runs?limit={limit}{children}{before}")
         found += page["runs"]
         if page["before"] is None or not (options.all or options.json):
             return runs.show_list(call, found, max(page["total"], len(found)))
@@ -359,9 +414,16 @@ def _runs(call: RemoteCall) -> int:
 
 
 def _show_one(call: RemoteCall, number: int) -> int:
-    from handrail.cli import runs
+    from handrail.cli import runs, walks
 
     head = call.server.ask("GET", f"/v1/runs/{number}")
+    try:
+        call.server.ask("GET", f"/v1/runs/{number}/marks")
+    except HandrailError as error:
+        if error.code != "api.not-found":
+            raise
+    else:
+        return walks.show_story(call, number)
     told: list[tuple[str, str, Mapping[str, Any]]] = []
     after: int | None = 0
     while after is not None:
@@ -434,6 +496,10 @@ COMMANDS: Mapping[str, Callable[[RemoteCall], int]] = {
     "rehearse": _rehearse,
     "approve": _approve,
     "release": _release,
+    "approvals": remote_people.approvals,
+    "withdraw": remote_people.withdraw,
+    "review": remote_people.review,
+    "answer": remote_people.answer,
     "run": _run,
     "resume": _resume,
     "undo": _undo,

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from handrail.api.route import Route
-from handrail.api.routes import errands, holds, journal, plans, runs, standing, tokens
+from handrail.api.routes import (
+    approvals,
+    errands,
+    holds,
+    journal,
+    plans,
+    questions,
+    runs,
+    standing,
+    tokens,
+)
 
 ROUTES: tuple[Route, ...] = (
     *standing.ROUTES,
@@ -11,6 +21,8 @@ ROUTES: tuple[Route, ...] = (
     *runs.ROUTES,
     *errands.ROUTES,
     *holds.ROUTES,
+    *approvals.ROUTES,
+    *questions.ROUTES,
     *journal.ROUTES,
     *tokens.ROUTES,
 )

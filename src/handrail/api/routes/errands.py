@@ -52,7 +52,8 @@ def _stopped(ended: Any) -> Answer:
         (RefusedError, "plan.refused") if verdict == "refuse" else (WaitingError, "plan.waiting")
     )
     error = kind(code, f"{first['guard']}: {first['because']}", hint=first["remedy"])
-    return Answer(problem_of(error, plan=plan), 409, content_type="problem")
+    fan_out = ended.get("fan_out")
+    return Answer(problem_of(error, plan=plan, fan_out=fan_out), 409, content_type="problem")
 
 
 def ask_of(asked: Asked, kind: str, **rest: Any) -> Ask:
@@ -76,6 +77,7 @@ def rehearse(asked: Asked) -> Answer:
         on=wanted.on,
         parameters=wanted.parameters,
         because=wanted.because,
+        without=wanted.without,
     )
     return begin(asked, ask, on_request(asked))
 

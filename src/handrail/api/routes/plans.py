@@ -14,21 +14,32 @@ from handrail.api.shapes import (
     Signed,
     Wanted,
 )
-from handrail.api.targets import on_plan, on_request, plan_of, sees
-from handrail.core import approving, records, repeating
+from handrail.api.targets import are_many, on_plan, on_request, plan_of, sees_plan
+from handrail.core import approving, fanning, records, repeating
 from handrail.core.observing import payload
 from handrail.plans.deeds import next_command
+from handrail.plans.fan_out import KIND, FanOut
 from handrail.plans.model import Plan
 
 
-def judged(plan: Plan) -> Judged:
+def judged(plan: Plan, fan_out: FanOut | None = None) -> Judged:
     """Return a plan as it is answered."""
-    return Judged(1, plan.verdict, next_command(plan), plan)
+    return Judged(1, plan.verdict, next_command(plan), plan, fan_out)
 
 
 def make(asked: Asked) -> Answer:
     """Plan and judge."""
     wanted = asked.body
+    if are_many(asked):
+        made = fanning.plan(
+            asked.world,
+            asked.declared,
+            wanted.operation,
+            parameters=wanted.parameters,
+            because=wanted.because,
+            without=wanted.without,
+        ).fan_out
+        return _made(judged(made.plan, made))
     decided = repeating.decide(
         asked.world,
         asked.declared,
@@ -37,13 +48,16 @@ def make(asked: Asked) -> Answer:
         parameters=wanted.parameters,
         because=wanted.because,
     )
-    where = f"/v1/plans/{decided.plan.digest}"
-    return Answer(judged(decided.plan), 201, {"Location": where})
+    return _made(judged(decided.plan))
+
+
+def _made(found: Judged) -> Answer:
+    return Answer(found, 201, {"Location": f"/v1/plans/{found.plan.digest}"})
 
 
 def listed(asked: Asked) -> Answer:
     """Answer the newest plans that the person may see."""
-    seen = [p for p in records.plans(asked.world.journal) if sees(asked, p.target.resource)]
+    seen = [plan for plan in records.plans(asked.world.journal) if sees_plan(asked, plan)]
     newest = sorted(seen, key=lambda plan: plan.facts.now, reverse=True)[: asked.query.limit]
     return Answer(PlanLines(tuple(_line(plan) for plan in newest)))
 
@@ -64,7 +78,9 @@ def _line(plan: Plan) -> PlanLine:
 def show(asked: Asked) -> Answer:
     """Answer a plan as it is recorded."""
     plan = plan_of(asked)
-    return Answer(judged(plan), headers={"ETag": f'"{plan.digest}"'})
+    is_many = plan.target.kind == KIND
+    fan_out = records.fan_out(asked.world.journal, plan.digest) if is_many else None
+    return Answer(judged(plan, fan_out), headers={"ETag": f'"{plan.digest}"'})
 
 
 def prepare(asked: Asked) -> Answer:

@@ -13,6 +13,7 @@ from handrail.api.shapes import (
     Choice,
     ErrandState,
     Judged,
+    Marks,
     Page,
     RecordLine,
     RecordLines,
@@ -24,10 +25,11 @@ from handrail.api.shapes import (
 )
 from handrail.api.streaming import PING, event_line
 from handrail.api.targets import on_request, on_run, sees
-from handrail.core import recalling, records
+from handrail.core import recalling, records, walks
 from handrail.core.surveying import summary
 from handrail.errors import UsageError
 from handrail.plans.canonical import encode
+from handrail.plans.walk_records import walk_chain
 
 _LOOK_S = 0.5
 _PING_LOOKS = 30
@@ -43,20 +45,24 @@ def run(asked: Asked) -> Answer:
         on=wanted.on,
         parameters=wanted.parameters,
         because=wanted.because,
+        without=wanted.without,
     )
     return begin(asked, ask, on_request(asked))
 
 
 def listed(asked: Asked) -> Answer:
-    """Answer a page of the runs that the person may see."""
-    page, numbers = asked.query, records.runs(asked.world.journal)[::-1]
+    """Answer a page of the runs and walks that the person may see."""
+    page, journal = asked.query, asked.world.journal
+    of_walks = frozenset(records.walks(journal))
+    hidden = set() if page.children else walks.children(asked.world, of_walks)
+    numbers = sorted({*records.runs(journal), *of_walks} - hidden, reverse=True)
     found: list[RunLine] = []
     more = None
     for number in numbers:
         if number >= page.before:
             continue
-        line = RunLine(**summary(asked.world, number))
-        if not sees(asked, line.target):
+        line, is_seen = _line(asked, number, is_walk=number in of_walks)
+        if not is_seen:
             continue
         if len(found) == page.limit:
             more = found[-1].run
@@ -68,9 +74,32 @@ def listed(asked: Asked) -> Answer:
     return Answer(RunLines(tuple(found), total, more))
 
 
+def _line(asked: Asked, number: int, *, is_walk: bool) -> tuple[RunLine, bool]:
+    """Return a run or walk in one line, and whether the person may see it."""
+    if not is_walk:
+        line = RunLine(**summary(asked.world, number))
+        return line, sees(asked, line.target)
+    told = walks.summary(asked.world, number)
+    line = RunLine(**{name: told[name] for name in RunLine.__struct_fields__})
+    return line, all(sees(asked, ref) for ref in walks.targets(asked.world, number))
+
+
 def show(asked: Asked) -> Answer:
-    """Answer a run in one line."""
-    return Answer(RunLine(**summary(asked.world, asked.number)))
+    """Answer a run or walk in one line."""
+    is_walk = records.is_walk(asked.world.journal, asked.number)
+    return Answer(_line(asked, asked.number, is_walk=is_walk)[0])
+
+
+def marks(asked: Asked) -> Answer:
+    """Answer what the journal has of a walk.
+
+    Raises:
+        UsageError: the number is not of one.
+    """
+    found = tuple(asked.world.journal.records(walk_chain(asked.number)))
+    if not found:
+        raise UsageError("api.not-found", f"run {asked.number} is of one target")
+    return Answer(Marks(found))
 
 
 def plan(asked: Asked) -> Answer:
@@ -116,7 +145,8 @@ async def _follow(asked: Asked, number: int) -> AsyncIterator[bytes]:
 
 def resume(asked: Asked) -> Answer:
     """Go on with a run that was cut off."""
-    ask = ask_of(asked, "resume", number=asked.number, choice=asked.body.choice)
+    said = asked.body
+    ask = ask_of(asked, "resume", number=asked.number, choice=said.choice, on=said.on)
     return begin(asked, ask, on_run(asked))
 
 
@@ -178,6 +208,15 @@ ROUTES = (
         plan,
         on=on_run,
         answer=Judged,
+    ),
+    Route(
+        "GET",
+        "/v1/runs/{number}/marks",
+        "Show what the journal has of a run over many targets.",
+        "viewer",
+        marks,
+        on=on_run,
+        answer=Marks,
     ),
     Route(
         "GET",
