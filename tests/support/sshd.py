@@ -89,9 +89,18 @@ class Sshd:
         """Kill every connection at the server's side, as when a cable is pulled."""
         for number in self.connections():
             for one in (*_below(number), number):
-                with contextlib.suppress(ProcessLookupError):
-                    if _name(one).startswith("sshd"):
+                if _name(one).startswith("sshd"):
+                    with contextlib.suppress(ProcessLookupError):
                         os.kill(one, signal.SIGKILL)
+
+    def end(self) -> None:
+        """End the server and every connection; what they started goes on."""
+        found = self.connections()
+        self.process.kill()
+        self.process.wait()
+        for number in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
 
     def left(self) -> list[str]:
         """Return the folders of steps that are still there."""
@@ -154,9 +163,7 @@ def run_sshd(shell: str = "", settings: Sequence[str] = ()) -> Iterator[Sshd]:
             wait_until(lambda: answers(port), f"sshd: {(folder / 'log').read_text()}")
             yield server
         finally:
-            server.cut()
-            process.kill()
-            process.wait()
+            server.end()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

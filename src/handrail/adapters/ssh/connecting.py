@@ -26,7 +26,7 @@ from typing import IO
 
 from handrail.errors import ScriptError
 
-CONNECT_TIMEOUT_S = 15
+CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 15, 60
 ALIVE_S, ALIVE_TIMES = 5, 4
 NOISE_LIMIT_BYTES = 64 * 1024
 LINE_LIMIT_BYTES = 4096
@@ -118,8 +118,8 @@ class Link:
                 file,
             )
         try:
-            if not _heard(_stdout(master), nonce):
-                master.wait()
+            if not _answers(master, nonce):
+                _end(master)
                 raise self._refused(said)  # noqa: TRY301  whatever is raised, it is ended
         except BaseException:
             _end(master)
@@ -140,7 +140,7 @@ class Link:
                 hint="was it made anew? then correct its `host-keys`; else tell somebody",
             )
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        last = lines[-1] if lines else "ssh ended without a word"
+        last = lines[-1] if lines else "it says nothing that was asked for"
         if "permission denied" in text.lower() or "authentication fail" in text.lower():
             return ScriptError(
                 "node.denied",
@@ -218,7 +218,7 @@ class Link:
         try:
             call = Call(process)
             call.send([whole])
-            if not _heard(_stdout(process), nonce):
+            if not _answers(process, nonce):
                 raise CutError
             yield call
         finally:
@@ -340,6 +340,17 @@ def _stdout(process: subprocess.Popen[bytes]) -> IO[bytes]:
     if process.stdout is None:
         raise CutError
     return process.stdout
+
+
+def _answers(process: subprocess.Popen[bytes], nonce: str) -> bool:
+    """Whether the node's shell says `nonce` in time."""
+    timer = threading.Timer(ANSWER_TIMEOUT_S, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        return _heard(_stdout(process), nonce)
+    finally:
+        timer.cancel()
 
 
 def _heard(file: IO[bytes], nonce: str) -> bool:

@@ -15,13 +15,13 @@ import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from handrail.adapters.ssh.connecting import Node, quoted
 from handrail.errors import ScriptError
 from handrail.ports import Command
 
-SHELL = (Path(__file__).with_name("node.sh")).read_bytes()
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
 _EXECUTABLE = "+x"
@@ -43,6 +43,13 @@ class Place:
     grace_s: int
 
 
+@cache
+def shell() -> bytes:
+    """Return what the node's shell is told, without comments: it is read byte by byte."""
+    lines = Path(__file__).with_name("node.sh").read_bytes().splitlines()
+    return b"\n".join(line.lstrip() for line in lines if not line.lstrip().startswith(b"#"))
+
+
 def verb(
     node: Node, mark: str, words: str, settings: Mapping[str, object], place: Place | None = None
 ) -> bytes:
@@ -50,7 +57,7 @@ def verb(
     values: dict[str, object] = {"work": node.work, "mark": mark, **settings}
     if place is not None:
         values |= {"dir": place.folder, "grace": place.grace_s}
-    return _assigned(values) + SHELL + f"\n{words}\n".encode()
+    return _assigned(values) + shell() + f"\n{words}\n".encode()
 
 
 def pack(command: Command, place: Place, environment: Mapping[str, str]) -> bytes:
@@ -85,7 +92,7 @@ def pack(command: Command, place: Place, environment: Mapping[str, str]) -> byte
         _add(archive, "digests", digests)
         _add(archive, "start", _start(command, program, environment))
         _add(archive, "settings", _settings(command, place))
-        _add(archive, "node", SHELL + b"\n", 0o700)
+        _add(archive, "node", shell() + b"\n", 0o700)
     return made.getvalue()
 
 
