@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from handrail.core import scheduling
+from support.hooks import run_hook
 from support.scripts import wait_for
 from support.served import Earlier, Served, serving, until
 from support.teams import ANA, OPERATION, SESSIONS, Team, make_team
@@ -237,3 +238,18 @@ def test_schedule(tmp_path: Path) -> None:
         assert '"outcome":"confirmed"' in told
         assert any('"due"' in line for line in served.logged)
     assert team.executions == 1
+
+
+def test_traces(tmp_path: Path) -> None:
+    """With an address for traces, requests, runs and their stages are sent there; no secret is."""
+    with run_hook() as collector:
+        team = make_team(tmp_path / "team")
+        team.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
+        with serving(team) as served:
+            served.follow(served.ask("POST", "/v1/rehearsals", {"operation": "reset-pilot"}))
+            token = served.token(ANA, "operator")
+            served.end()
+        sent = b"".join(one.body for one in collector.sent)
+    for name in (b"request", b"POST /v1/rehearsals", b"rehearse", b"backup", b"restore", b"undo"):
+        assert name in sent
+    assert token.rpartition("_")[2].encode() not in sent

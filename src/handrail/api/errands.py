@@ -64,17 +64,19 @@ class Errand:
 class Errands:
     """Every errand of this server."""
 
-    def __init__(self, world: World, at_once: int, ended: Callable[[Errand], None]) -> None:
+    def __init__(
+        self, world: World, at_once: int, heard: Callable[[Errand, Mapping[str, Any]], None]
+    ) -> None:
         """Begin with none.
 
         Args:
             world: the server's ports.
             at_once: how many may work at once; more are refused, to be asked for again.
-            ended: told of each that ended, from a thread of its own.
+            heard: told of each event, from a thread of its errand's.
         """
         self._world = world
         self._at_once = at_once
-        self._told = ended
+        self._heard = heard
         self._known: dict[str, Errand] = {}
         self._lock = threading.Lock()
         self.is_closed = False
@@ -205,6 +207,7 @@ class Errands:
         if kind == "ended":
             errand.ended = {name: value for name, value in event.items() if name != "event"}
             self._finish(errand)
+        self._heard(errand, event)
         errand.told += 1
         event["n"] = errand.told
         if kind == "progress" and errand.events and errand.events[-1]["event"] == "progress":
@@ -224,7 +227,6 @@ class Errands:
         with suppress(JournalError):  # its run, or its rehearsal, has told it already
             self._note(errand, "ended", {"run": errand.run, **kept})
             self._world.journal.close(f"errand-{errand.id}")
-        self._told(errand)
 
     def _note(self, errand: Errand, kind: str, body: Mapping[str, Any]) -> None:
         self._world.journal.append(f"errand-{errand.id}", kind, body)

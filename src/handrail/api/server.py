@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from handrail.api import telemetry
 from handrail.api.declarations import Declarations
 from handrail.api.errands import Errand, Errands
 from handrail.api.limits import Limits
@@ -48,18 +50,18 @@ class Server:
         self.metrics = Metrics()
         self.register = Register(world)
         self.declarations = Declarations(load, elapsed_s)
-        self.errands = Errands(world, bounds.at_once, self._count)
+        self.errands = Errands(world, bounds.at_once, self._hear)
         self.limits = Limits(bounds.per_s, bounds.burst, elapsed_s)
         self.wrong = Limits(bounds.wrong_per_minute / 60, bounds.wrong_per_minute, elapsed_s)
         self.is_draining = False
 
-    def _count(self, errand: Errand) -> None:
-        outcome = errand.ended.get("outcome") or {}
-        problem = errand.ended.get("problem") or {}
-        said = outcome.get("outcome") or problem.get("code") or "done"
-        self.metrics.errands.labels(errand.kind, said).inc()
-        for event in errand.events:
-            self.metrics.count_stage(event)
+    def _hear(self, errand: Errand, event: Mapping[str, Any]) -> None:
+        self.metrics.count_stage(event)
+        telemetry.hear(errand.id, errand.kind, errand.run, event)
+        if event["event"] == "ended":
+            outcome, problem = event.get("outcome") or {}, event.get("problem") or {}
+            said = outcome.get("outcome") or problem.get("code") or "done"
+            self.metrics.errands.labels(errand.kind, said).inc()
 
     def drain(self) -> None:
         """Begin nothing any more; twice equals once."""

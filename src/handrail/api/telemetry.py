@@ -7,11 +7,14 @@ Rules:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 _tracing: Any = None
+# By errand: when it began, and when each of its stages did, in nanoseconds.
+_began: dict[str, dict[str, int]] = {}
 
 
 def begin(environment: Mapping[str, str]) -> bool:
@@ -50,10 +53,23 @@ def span(name: str, **facts: object) -> Iterator[None]:
         yield
 
 
-def stage(name: str, began_ns: int, **facts: object) -> None:
-    """Trace a stage that has just ended."""
+def hear(errand: str, kind: str, run: int | None, event: Mapping[str, Any]) -> None:
+    """Trace an errand by what it says: itself, and each stage of it, once that has ended."""
     if _tracing is None:
         return
+    now, name = time.time_ns(), str(event["event"])
+    began = _began.setdefault(errand, {kind: now})
+    if name == "begin":
+        began[str(event["stage"])] = now
+    elif name == "end":
+        stage = str(event["stage"])
+        _write(stage, began.pop(stage, now), errand=errand, run=run or "", ok=event["ok"])
+    elif name == "ended":
+        _write(kind, began[kind], errand=errand, run=run or "", exit_code=event["exit_code"])
+        del _began[errand]
+
+
+def _write(name: str, began_ns: int, **facts: object) -> None:
     tracer = _tracing.get_tracer("handrail")
     attributes = {f"handrail.{key}": str(value) for key, value in facts.items()}
     tracer.start_span(name, start_time=began_ns, attributes=attributes).end()
