@@ -18,6 +18,8 @@ from handrail.errors import NotifyError, StoreError
 from handrail.guards import BUILT_IN
 
 if TYPE_CHECKING:
+    from handrail.adapters.temporal.link import Where
+    from handrail.adapters.temporal.worker import TemporalWorker
     from handrail.core.world import Declared, Kit, World
     from handrail.estate.model import Address, Resource
     from handrail.plans.holding import Event, Limits
@@ -44,6 +46,10 @@ SETTINGS = {
     "HANDRAIL_JOURNAL": "The address of a PostgreSQL database that keeps a team's journal and "
     "locks, `postgres://...`; else they are files in Handrail's own directory. It may hold a "
     "password, and is never shown.",
+    "HANDRAIL_TEMPORAL": "A Temporal server that runs over several targets go on by, "
+    "`host:port/namespace`, with `handrail worker` on any machine; else this process does it. How "
+    "it is reached beyond that is Temporal's own configuration (`TEMPORAL_TLS_...`, "
+    "`TEMPORAL_API_KEY`).",
     "HANDRAIL_PERSON": "Who works here, as in `allowed_signers`; else `user.email` of git.",
     "HANDRAIL_KEY": "The SSH key that `handrail approve` signs with; else git's "
     "`user.signingkey`, else `~/.ssh/id_ed25519`.",
@@ -185,6 +191,7 @@ def world(
         open_guard=open_guard,
         watch_clone=watch_clone,
         open_notifier=open_told,
+        secrets=secrets,
     )
 
 
@@ -198,9 +205,53 @@ def engine(
         acts: what steps are done by, by name; none, for reading.
         say: told what people ought to know; stderr, where nothing is given.
     """
+    where = temporal(world.environment)
+    if where is not None:
+        from handrail.adapters.temporal.engine import TemporalEngine
+
+        return TemporalEngine(world.journal, world.clock, world.ids, world.locks, where, say=say)
     from handrail.adapters.embedded import EmbeddedEngine
 
     return EmbeddedEngine(world.journal, world.clock, world.ids, world.locks, acts, say=say)
+
+
+def temporal(environment: Mapping[str, str]) -> Where | None:
+    """Return the Temporal server that walks go on by; None where this process does it.
+
+    Raises:
+        UsageError: HANDRAIL_TEMPORAL is no address, or the extra is not installed.
+    """
+    address = environment.get("HANDRAIL_TEMPORAL", "")
+    if not address:
+        return None
+    from handrail.adapters.temporal.link import Where
+
+    return Where.read(address, environment)
+
+
+def worker(
+    world: World,
+    acts: Mapping[str, Act],
+    where: Where,
+    say: Callable[[str], None],
+    *,
+    most_at_once: int,
+    grace_s: float,
+) -> TemporalWorker:
+    """Return what does the steps of walks for a Temporal server. Begins no thread."""
+    from handrail.adapters.temporal.worker import TemporalWorker
+
+    return TemporalWorker(
+        world.journal,
+        world.clock,
+        world.locks,
+        acts,
+        where,
+        say=say,
+        secrets=world.secrets,
+        most_at_once=most_at_once,
+        grace_s=grace_s,
+    )
 
 
 def _journal_and_locks(

@@ -42,6 +42,7 @@ GROUPS = {
     },
     "team": {
         "serve": "serve the API: for people with a token, and for HANDRAIL_URL",
+        "worker": "let runs over several targets go on, for a Temporal server",
         "tokens": "make, list and revoke the tokens of people",
         "schedules": "what begins by itself, and when; begin what is due; pause",
         "notify": "who is told of what; try a destination",

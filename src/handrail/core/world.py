@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +110,7 @@ class World:
         open_node: returns what runs scripts on a node. Connects to nothing.
         open_notifier: returns what tells a destination; NotifyError where it cannot be reached by
             what is set here.
+        secrets: of the stores and people that were asked for so far: it grows.
     """
 
     root: Path
@@ -133,6 +134,7 @@ class World:
     watch_clone: Callable[[Path, int], AbstractContextManager[None]]
     open_node: Callable[[Resource], Processes] = no_nodes
     open_notifier: Callable[[Destination], Notifier] = no_notifier
+    secrets: Collection[str] = ()
 
     @property
     def allowed_signers(self) -> Path:
