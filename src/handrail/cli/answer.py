@@ -39,9 +39,7 @@ def run(call: Call) -> int:
     if not options.name:
         found = [one for one in asking.open_questions(call.world) if one.run == options.run]
         return show(call, found)
-    if (options.value is None) != options.refuse:
-        hint = f"handrail answer {options.run} {options.name} VALUE, or --refuse"
-        raise UsageError("usage", "an answer is a value, or --refuse", hint=hint)
+    insist(call)
     said = asking.answer(
         call.world,
         call.declared,
@@ -53,6 +51,18 @@ def run(call: Call) -> int:
         because=options.because,
     )
     return tell(call, said)
+
+
+def insist(call: Call) -> None:
+    """Raise unless the options are a value, or a refusal.
+
+    Raises:
+        UsageError: they are neither, or both.
+    """
+    options = call.options
+    if (options.value is None) != options.refuse:
+        hint = f"handrail answer {options.run} {options.name} VALUE, or --refuse"
+        raise UsageError("usage", "an answer is a value, or --refuse", hint=hint)
 
 
 def show(call: Call, found: list[Asked]) -> int:

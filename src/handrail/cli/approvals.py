@@ -71,7 +71,8 @@ def _standing_lines(one: Living) -> list[str]:
         return []
     given = "".join(f" -p {name}={value}" for name, value in bounds.parameters.items())
     last = one.uses[-1].removeprefix("run-") if one.uses else ""
-    used = f"used {len(one.uses)} times, last by run {last}" if one.uses else "not used yet"
+    often = "once" if len(one.uses) == 1 else f"{len(one.uses)} times, last"
+    used = f"used {often} by run {last}" if one.uses else "not used yet"
     because = f', "{approval.because}"' if approval.because else ""
     return [
         wrap(f"standing {approval.id}: {bounds.operation}{given} on {bounds.target}", "  "),

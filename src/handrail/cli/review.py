@@ -31,20 +31,37 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Show what was done, ask, sign and record."""
-    from handrail.cli import screen
-    from handrail.cli.approve import ask, key_of
+    from handrail.cli.approve import key_of
     from handrail.core import breaking
 
     options = call.options
-    broken = breaking.find(call.world, options.what)
-    if not options.json:
-        screen.write("\n".join(lines(broken)))
-    if not options.yes and ask("sign that you looked at it? [y/N] ").lower() != "y":
-        raise UsageError("usage", "not signed")
-    reviewed = breaking.review(
-        call.world, call.declared, options.what, key_of(call), options.because
+    confirm(call, breaking.find(call.world, options.what))
+    return show(
+        call,
+        breaking.review(call.world, call.declared, options.what, key_of(call), options.because),
     )
-    if options.json:
+
+
+def confirm(call: Call, broken: Break) -> None:
+    """Show what was done, and ask whether that is signed.
+
+    Raises:
+        UsageError: it is not, or nobody is there to say.
+    """
+    from handrail.cli import screen
+    from handrail.cli.approve import ask
+
+    if not call.options.json:
+        screen.write("\n".join(lines(broken)))
+    if not call.options.yes and ask("sign that you looked at it? [y/N] ").lower() != "y":
+        raise UsageError("usage", "not signed")
+
+
+def show(call: Call, reviewed: Break) -> int:
+    """Write that it was reviewed."""
+    from handrail.cli import screen
+
+    if call.options.json:
         from handrail.plans.canonical import plain
 
         screen.write_json({"format": 1, "glass": plain(reviewed)})

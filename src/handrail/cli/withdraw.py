@@ -10,10 +10,12 @@ examples:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from handrail.cli.call import Call
+    from handrail.core.withdrawing import Withdrawal
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,13 +29,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Sign and record. Nothing is asked: taking back does no harm."""
-    from handrail.cli import screen
     from handrail.cli.approve import key_of
     from handrail.core import withdrawing
 
     options = call.options
-    done = withdrawing.withdraw(call.world, options.what, key_of(call), options.because)
-    if options.json:
+    return show(call, withdrawing.withdraw(call.world, options.what, key_of(call), options.because))
+
+
+def show(call: Call, done: Sequence[Withdrawal]) -> int:
+    """Write what was withdrawn."""
+    from handrail.cli import screen
+
+    if call.options.json:
         from handrail.plans.canonical import plain
 
         screen.write_json({"format": 1, "withdrawn": plain(done)})

@@ -161,8 +161,26 @@ def prepare(
     Raises:
         UsageError, RefusedError: as `answer`.
     """
+    return draft(world, declared, run, name, value, refused=refused, because=because)[1]
+
+
+def draft(
+    world: World,
+    declared: Declared,
+    run: int,
+    name: str,
+    value: str,
+    *,
+    refused: bool = False,
+    because: str = "",
+) -> tuple[Asked, Answer]:
+    """Return what `prepare` does, with the question that it answers.
+
+    Raises:
+        UsageError, RefusedError: as `answer`.
+    """
     people = (world.person,)
-    return _unsigned(world, declared, (run, name), people, value, refused, because)[1]
+    return _unsigned(world, declared, (run, name), people, value, refused, because)
 
 
 def accept(world: World, declared: Declared, said: Answer) -> Answer:
