@@ -207,7 +207,7 @@ class PostgresJournal:
                 return
             sent.clear()
             with session.transaction():
-                session.execute(_ALONE, (schema.KEY, schema.WRITERS))
+                session.quick.execute(_ALONE, (schema.KEY, schema.WRITERS))
                 if session.execute(_ANY).fetchone() is not None:
                     raise refuse_filled()
                 for first in range(0, len(records), _IMPORTED_AT_ONCE):
@@ -311,7 +311,7 @@ class PostgresJournal:
         sent.clear()
         found = _Found(session)
         with session.transaction():
-            session.execute(_ALONE, (schema.KEY, schema.WRITERS))
+            session.quick.execute(_ALONE, (schema.KEY, schema.WRITERS))
             for request in requests:
                 draft = Draft(found, self._clock, self._secrets)
                 request.draw_on(draft)
@@ -338,14 +338,14 @@ class _Found:
         self._session = session
 
     def tail(self, chain: str) -> Tail | None:
-        row = self._session.execute(_TAIL, (chain,)).fetchone()
+        row = self._session.quick.execute(_TAIL, (chain,)).fetchone()
         return None if row is None else Tail(*row)
 
     def is_open(self, chain: str) -> bool:
-        return self._session.execute(_IS_OPEN, (chain,)).fetchone() is not None
+        return self._session.quick.execute(_IS_OPEN, (chain,)).fetchone() is not None
 
     def is_used(self, body: str) -> bool:
-        return self._session.execute(_USED, (body, body)).fetchone() is not None
+        return self._session.quick.execute(_USED, (body, body)).fetchone() is not None
 
 
 def _between(prefix: str) -> tuple[str, str]:
@@ -357,10 +357,10 @@ def _insert(session: Bounded, records: Sequence[Record]) -> None:
     if not records:
         return
     if len(records) == 1:
-        session.execute(_INSERT, tuple(vars(records[0]).values()))
+        session.quick.execute(_INSERT, tuple(vars(records[0]).values()))
         return
     columns = zip(*(vars(record).values() for record in records), strict=True)
-    session.execute(_INSERT_ALL, [list(column) for column in columns])
+    session.quick.execute(_INSERT_ALL, [list(column) for column in columns])
 
 
 def _is_kept(session: Bounded, record: Record) -> bool:

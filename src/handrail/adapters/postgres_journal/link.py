@@ -61,12 +61,14 @@ class Bounded(psycopg.Connection[tuple[Any, ...]]):
 
     Attributes:
         patience_s: None while it is being set up.
+        quick: a cursor that is there already; one a statement costs as much as the statement.
         warned: whether the server warned of something since this was last set to False: at a COMMIT
             it warns where somebody cancelled its waiting for the synchronous standby.
     """
 
     patience_s: float | None = None
     warned = False
+    quick: psycopg.Cursor[tuple[Any, ...]]
 
     def hear(self, notice: psycopg.errors.Diagnostic) -> None:
         """Note a warning. One of another class is of the connection's end, which is noticed."""
@@ -158,6 +160,7 @@ class Link:
         session = Bounded.connect(conninfo.make_conninfo("", **given), autocommit=True)
         try:
             session.prepare_threshold = 1
+            session.quick = session.cursor()
             session.patience_s = self._patience_s * _ANSWER_TIMES
             session.add_notice_handler(session.hear)
             wait_ms = str(int(self._patience_s * 1000))
