@@ -153,6 +153,24 @@ def test_what_happened_before_anybody_was_to_be_told_is_history(fake: FakeWorld)
     assert outside["on-call"].taken == []
 
 
+def test_what_happened_while_nobody_was_declared_is_history(outside: Outside) -> None:
+    """Also between two times that somebody was; and who is new hears what is new."""
+    outside.fake.write("notifications.yaml", "")
+    undo_a_run(outside.fake)
+    outside.deliver()
+    outside.fake.write("notifications.yaml", TO_ALL)
+    outside.deliver()
+    assert outside["on-call"].taken == []
+    outside.fake.begin()
+    outside.deliver()
+    outside.fake.write(
+        "notifications.yaml", TO_ALL + "  chat: {slack: {url: {env: X}}, for: [confirmed]}\n"
+    )
+    outside.deliver()
+    assert outside["chat"].taken == []
+    assert outside.fake.kinds("notices-lost") == []
+
+
 def test_a_run_that_was_cut_off_is_told(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once: not while it is young, nor while somebody is at it, nor each minute again."""
     fake = outside.fake

@@ -99,8 +99,7 @@ def look(world: World, declared: Declared, is_paused: Callable[[str], bool]) -> 
         return [
             at
             for operation, schedule in expected
-            if not is_paused(operation.name)
-            for at in _judge(world, declared, operation, schedule)
+            for at in _judge(world, declared, operation, schedule, is_paused)
         ]
     except FencedError:
         return []  # another server looks in this moment, and will tell
@@ -112,13 +111,19 @@ def _note_seen(world: World, operation: str, schedule: Schedule, fence: str) -> 
 
 
 def _judge(
-    world: World, declared: Declared, operation: Operation, schedule: Schedule
+    world: World,
+    declared: Declared,
+    operation: Operation,
+    schedule: Schedule,
+    is_paused: Callable[[str], bool],
 ) -> Iterator[datetime]:
     found = standing(world, operation.name, schedule)
     if found.since is None or found.deadline is None or found.absent:
         return
     if world.clock.now() < found.deadline:
         yield found.deadline
+        return
+    if is_paused(operation.name):
         return
     body = _body(found.since, succeeded=found.succeeded)
     body["deadline"] = time_text(found.deadline)

@@ -1,7 +1,8 @@
 """Notifying: an outbox in the journal, and those who are told of what is in it.
 
 Chains: `notice-<id>` is one notice: `queued`, `sent`, `failed`, `given-up`, and closed once
-everybody was told or given up. `notices` has how far the journal was read, and who was given up.
+everybody was told or given up. `notices` has how far the journal was read, `notices-lost` who was
+given up.
 
 Rules:
 - At least once: what is queued is told, also after a crash; whoever hears it twice knows by its id.
@@ -24,15 +25,15 @@ from handrail.errors import FencedError, NotifyError, RefusedError, UsageError
 from handrail.estate.shapes import nearest
 from handrail.plans.canonical import plain, time_text
 from handrail.plans.notice import Destination, Notice
-from handrail.ports import Entry, Notifier
+from handrail.ports import Entry, Notifier, Record
 
 CHAIN = "notices"
+LOST = "notices-lost"
 LOOK_S = 10
 # Waits before the second try and those after it: five tries in an hour.
 RETRY_S = (60, 240, 900, 2400)
 _LONGEST_S = 3600
 _OLDEST_S = 86400
-_SEEN = 100
 _ATTEMPTS = 3
 _PREFIX = "notice-"
 
@@ -110,18 +111,23 @@ def deliver(world: World, declared: Declared) -> datetime:
 
 def _gather(world: World, declared: Declared) -> None:
     last = world.journal.last(CHAIN)
-    if last is None:
-        seen = noticing.present(world)
-        world.journal.write([Entry(CHAIN, "seen", {"seen": dict(seen)}, after="new")])
+    if last is None or not declared.notifications.to:
+        _skip(world, declared, last)
         return
     seen = records.body(last)["seen"]
     found, reached = noticing.since(world, declared, seen)
     notices = [*found, *noticing.hanging(world, declared)]
-    if found or sum(reached.values()) - sum(seen.values()) > _SEEN:
-        entry = Entry(CHAIN, "seen", {"seen": dict(reached)}, after=last.hash)
-        queue(world, declared, notices, [entry])
-    else:
-        queue(world, declared, notices)
+    entry = Entry(CHAIN, "seen", {"seen": dict(reached)}, after=last.hash)
+    queue(world, declared, notices, [entry] if reached != seen else [])
+
+
+def _skip(world: World, declared: Declared, last: Record | None) -> None:
+    """Leave to history what is there: nobody was to be told of it when it happened."""
+    seen = {"seen": dict(noticing.present(world))}
+    if last is None and declared.notifications.to:
+        world.journal.write([Entry(CHAIN, "seen", seen, after="new")])
+    elif last is not None and records.body(last) != seen:
+        world.journal.write([Entry(CHAIN, "seen", seen, after=last.hash)])
 
 
 def pending(world: World) -> tuple[Pending, ...]:
@@ -132,14 +138,12 @@ def pending(world: World) -> tuple[Pending, ...]:
 
 def given_up(world: World, most: int = 20) -> tuple[Mapping[str, Any], ...]:
     """Return who could not be told of what, the newest last."""
-    last = world.journal.last(CHAIN)
-    beyond = max(0, last.sequence - most * 10) if last else 0
-    told = [
+    last = world.journal.last(LOST)
+    beyond = max(0, last.sequence - most) if last else 0
+    return tuple(
         {"time": record.time, **records.body(record)}
-        for record in world.journal.records(CHAIN, beyond)
-        if record.kind == "given-up"
-    ]
-    return tuple(told[-most:])
+        for record in world.journal.records(LOST, beyond)
+    )
 
 
 def _read(world: World, chain: str) -> Pending | None:
@@ -237,11 +241,9 @@ def _failed(world: World, one: Pending, name: str, error: NotifyError) -> dateti
 
 
 def _give_up(world: World, one: Pending, name: str, why: str) -> None:
-    last = world.journal.last(CHAIN)
-    seen = records.body(last)["seen"] if last else dict(noticing.present(world))
-    told = {"seen": seen, "to": name, "why": why, "title": one.notice.title, "id": one.notice.id}
+    told = {"to": name, "why": why, "title": one.notice.title, "id": one.notice.id}
     world.journal.write(
-        [Entry(one.chain, "given-up", {"to": name, "why": why}), Entry(CHAIN, "given-up", told)]
+        [Entry(one.chain, "given-up", {"to": name, "why": why}), Entry(LOST, "given-up", told)]
     )
     del one.left[name]
 

@@ -26,7 +26,7 @@ from handrail.ports import Record
 
 # What a due time comes to that is not its end.
 OPEN = frozenset({"due", "waiting", "postponed", "begun"})
-_TAIL = 300
+_TAIL = 100
 _TIMED = frozenset({"declared", "due", "skipped"})
 
 
@@ -58,12 +58,13 @@ class Past:
 
     def base(self, schedule: Schedule, now: datetime) -> datetime | None:
         """Return up to when its times are done with; None where it was never seen."""
+        key = schedule.key
         found = [
             datetime.fromisoformat(record.time if kind == "resumed" else body["time"])
             for kind, body, record in self.told
-            if kind == "resumed" or (kind in _TIMED and body["schedule"] == schedule.key)
+            if kind == "resumed" or (kind in _TIMED and body["schedule"] == key)
         ]
-        is_seen = any(body.get("schedule") == schedule.key for _, body, _ in self.told)
+        is_seen = any(body.get("schedule") == key for _, body, _ in self.told)
         return max((at for at in found if at <= now), default=None) if is_seen else None
 
     def is_fading(self, schedule: Schedule) -> bool:
@@ -75,16 +76,17 @@ class Past:
 
     def taken(self, schedule: Schedule) -> frozenset[datetime]:
         """Return the times that were begun with."""
+        key = schedule.key
         return frozenset(
             datetime.fromisoformat(body["time"])
             for kind, body, _ in self.told
-            if kind == "due" and body["schedule"] == schedule.key
+            if kind == "due" and body["schedule"] == key
         )
 
     def last_of(self, schedule: Schedule) -> tuple[str, dict[str, Any]] | None:
         """Return the kind and body that its newest due time came to; None where there is none."""
-        own = [t for t in self.told if t[1].get("schedule") == schedule.key and "time" in t[1]]
-        begun = [t[1]["time"] for t in own if t[0] == "due"]
+        key = schedule.key
+        begun = [t[1]["time"] for t in self.told if t[0] == "due" and t[1]["schedule"] == key]
         return self.of(schedule, begun[-1]) if begun else None
 
     def of(self, schedule: Schedule, time: str) -> tuple[str, dict[str, Any]] | None:

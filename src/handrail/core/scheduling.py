@@ -133,7 +133,9 @@ def tick(world: World, declared: Declared, begin: Callable[[Due], None]) -> date
     for operation in declared.operations.values():
         if operation.schedules:
             wakes += _look_at(world, declared, operation, begin)
-    wakes += expecting.look(world, declared, lambda name: past(world, name).paused(now) is not None)
+    wakes += expecting.look(
+        world, declared, is_paused=lambda name: past(world, name).paused(now) is not None
+    )
     return min(wakes)
 
 
@@ -237,8 +239,12 @@ def _again(
     if kind == "waiting":
         approved = len(records.approvals(world.journal, str(body["plan"])))
         return [due] if approved != body.get("approvals", 0) else []
-    if kind == "postponed" and now < datetime.fromisoformat(body["again_at"]):
-        return []
+    if kind == "postponed":
+        # Planned anew only once the target is free, or it is too late: a plan counts rows.
+        late_s = (now - due.begins_at).total_seconds()
+        target = target_of(operation, schedule)
+        is_held = bool(target) and world.locks.holder(target) is not None
+        return [] if is_held and late_s <= schedule.late_s else [due]
     return [due]
 
 

@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 from handrail.core import deciding, noticing, notifying, records, rehearsing, running
 from handrail.core.deciding import Decided
@@ -40,7 +39,6 @@ from handrail.plans.notice import Notice
 from handrail.plans.schedule import Due, Skipped, said
 from handrail.ports import Entry
 
-_AGAIN_S = 60
 _ATTEMPTS = 3
 _RUNS = 300
 
@@ -221,8 +219,10 @@ class _Turn:
         notifying.queue(self._world, self._declared, [notice], [entry])
 
     def _postpone(self, why: str) -> None:
-        again_at = self._world.clock.now() + timedelta(seconds=_AGAIN_S)
-        self._note("postponed", why=why, again_at=time_text(again_at))
+        # Once a reason: a target that is in use for hours must not fill the record.
+        last = past(self._world, self._operation.name).of(self._schedule, self._time)
+        if last is None or (last[0], last[1].get("why")) != ("postponed", why):
+            self._note("postponed", why=why)
 
     def _skip(self, why: str) -> None:
         skipped = Skipped(self._due.time, self._due.time, 1, why)

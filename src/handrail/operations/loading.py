@@ -162,7 +162,7 @@ def _schedule_errors(operation: Operation, estate: Estate) -> Iterator[Declarati
                 at=schedule.place,
                 hint=nearest(schedule.on, tuple(estate.stores)),
             )
-        elif schedule.cron and not schedule.on and operation.waves is None:
+        elif schedule.cron and not schedule.on:
             yield from _unchosen(operation, schedule, estate)
 
 
