@@ -25,20 +25,24 @@ _SUITES: dict[str, Callable[..., Outcome]] = {
     "asyncpg": clients.asyncpg,
     "redis-py": clients.redis_py,
 }
-_FUZZ = "fuzz"
+# The project's own tests, for longer: not part of the short form.
+_FUZZ, _KILLS = "fuzz", "kills"
+_LONG = (_FUZZ, _KILLS)
+# Half of them over each database; HANDRAIL_KILLS says otherwise.
+_KILLS_EACH = "1000"
 
 
 def main() -> int:
     """Run what is named, else everything."""
-    every = (*_SUITES, _FUZZ)
+    every = (*_SUITES, *_LONG)
     parser = argparse.ArgumentParser(prog="python -m scripts.torture", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="of: " + ", ".join(every))
-    parser.add_argument("--short", action="store_true", help="what is quick alone: no long fuzzing")
+    parser.add_argument("--short", action="store_true", help="what is quick alone")
     options = parser.parse_args()
     unknown = set(options.suites) - set(every)
     if unknown:
         parser.error(f"no suite is called {', '.join(sorted(unknown))}")
-    names = options.suites or [name for name in every if name != _FUZZ or not options.short]
+    names = options.suites or [name for name in every if name not in _LONG or not options.short]
     failed = [name for name in names if not _run(name, short=options.short)]
     return 1 if failed else 0
 
@@ -46,8 +50,8 @@ def main() -> int:
 def _run(name: str, *, short: bool) -> bool:
     """Run one, and say what came of it."""
     print(f"{name} ...", file=sys.stderr, flush=True)
-    if name == _FUZZ:
-        return _fuzz()
+    if name in _LONG:
+        return _fuzz() if name == _FUZZ else _kill()
     try:
         outcome = _SUITES[name](short=short)
     except sources.UnavailableError as error:
@@ -61,6 +65,14 @@ def _fuzz() -> bool:
     """Run the fuzz tests of the guards with many more examples."""
     argv = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "-m", "hypothesis", "tests/wire"]
     environment = {**os.environ, "HYPOTHESIS_PROFILE": "torture"}
+    return subprocess.run(argv, cwd=TOP, env=environment, check=False).returncode == 0
+
+
+def _kill() -> bool:
+    """Kill engines in mid-run; the count and the seed are printed."""
+    argv = [sys.executable, "-m", "pytest", "-q", "-s", "-n", "0", "tests/adapters"]
+    argv += ["-k", "killed_at_any_moment", "-p", "no:randomly"]
+    environment = {"HANDRAIL_KILLS": _KILLS_EACH, **os.environ}
     return subprocess.run(argv, cwd=TOP, env=environment, check=False).returncode == 0
 
 
