@@ -64,7 +64,7 @@ def clear(world: World, rehearsal: str) -> None:
 
 def leftover(world: World) -> tuple[Path, ...]:
     """Return the clones that nobody holds, without touching them."""
-    standing = (_standing(world, chain) for chain in world.journal.chains("clone-"))
+    standing = (_standing(world, chain) for chain in world.journal.open_chains("clone-"))
     return tuple(at for at in standing if at and world.locks.holder(f"clone/{at.name}") is None)
 
 
