@@ -223,7 +223,7 @@ def _waves(*, soak: tuple[int, ...], **rest: Any) -> Waves:
 class _WavesShape:
     """How it goes over many targets."""
 
-    mapping = Record(
+    _mapping = Record(
         _waves,
         {
             "sizes": Key(
@@ -234,12 +234,12 @@ class _WavesShape:
                         number={"type": "integer", "minimum": 1},
                     )
                 ),
-                "how many targets each wave has; the last is `all` that are left",
+                "targets of each wave, the last `all` that are left; else `[1, 10%, all]`",
                 default=Waves.sizes,
             ),
             "soak": Key(
                 ListOf(DURATION),
-                "how long a wave is left alone before the next; one for all, or one a pause",
+                "how long a wave is left alone before the next: one for all, or one a pause",
                 default=Waves.soak_s,
             ),
             "at-once": Key(_AT_LEAST_ONE, "targets that are under way at once", default=10),
@@ -260,7 +260,7 @@ class _WavesShape:
     )
 
     def read(self, node: yaml.Node, source: Source) -> Waves | None:
-        found: Waves | None = self.mapping.read(node, source)
+        found: Waves | None = self._mapping.read(node, source)
         if found is None:
             return None
         for key, said in self._wrong(found):
@@ -283,7 +283,7 @@ class _WavesShape:
             yield "first", f"`{twice[0]}` stands twice"
 
     def schema(self) -> dict[str, Any]:
-        return self.mapping.schema()
+        return self._mapping.schema()
 
 
 def _at(node: yaml.Node, name: str) -> yaml.Node:
