@@ -77,13 +77,17 @@ class SshProcesses:
         followed = Followed(command.output, command.output_limit_bytes, output)
         try:
             step.begin(started)
+            begun_s = time.monotonic()
             step.follow(followed)
         except KeyboardInterrupt:
             step.interrupt(followed)
             raise
         finally:
             step.close()
-        return self._finished(followed)
+        finished = self._finished(followed)
+        # The node counts whole seconds; here it takes as long as the connection was away.
+        here_s = time.monotonic() - begun_s
+        return replace(finished, duration_s=min(here_s, finished.duration_s + 1))
 
     def collect(
         self, token: str, kept: Path, timeout_s: float, output: Callable[[bytes], None]
