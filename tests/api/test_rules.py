@@ -46,6 +46,7 @@ BODIES: dict[type, Any] = {
     approvals.SignedReview: {"review": REVIEW},
     questions.Saying: {"value": "3"},
     questions.SignedAnswer: {"answer": ANSWER},
+    shapes.Pausing: {"because": "we move the database"},
     shapes.NewToken: {"person": ANA, "role": "viewer"},
 }
 NAMES = [route.name for route in ROUTES]
@@ -55,7 +56,7 @@ def path_of(served: Served, route: Route) -> str:
     """Return an address with a plan that is there, and a run and an errand that are not."""
     chains = served.team.world().journal.chains("plans-")
     digest = chains[0].removeprefix("plans-")
-    return route.path.format(number=7, digest=digest, id="ab12")
+    return route.path.format(number=7, digest=digest, id="ab12", operation="reset-pilot")
 
 
 def ask(served: Served, route: Route, token: str | None) -> int:

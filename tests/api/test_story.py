@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from support.served import ADMIN, Served, serving
-from support.teams import ANA, BEN, CHI, Team, make_team
+from support.served import ADMIN, Served, serving, until
+from support.teams import ANA, BEN, CHI, OPERATION, Team, make_team
+
+SCHEDULE = 'schedule: {cron: "0 3 1 1 *", zone: Europe/Berlin, expect: 400d}\n'
 
 
 @pytest.fixture
@@ -216,3 +218,26 @@ def test_socket(team: Team, tmp_path: Path) -> None:
         )
         assert told.stdout.startswith("no runs yet"), told.stderr
     assert not path.exists()
+
+
+def test_schedules(tmp_path: Path) -> None:
+    """Schedules are listed, paused and resumed as they are without a server."""
+    declared = OPERATION.format(name="close-devices", undo="restore") + SCHEDULE
+    team = make_team(tmp_path / "team", {"operations/close-devices.yaml": declared})
+    with serving(team) as served:
+        until(lambda: bool(list(team.world().journal.records("schedule-close-devices"))))
+        for words in (
+            ("schedules",),
+            ("schedules", "--json"),
+            ("schedules", "pause", "close-devices"),
+            ("schedules", "pause", "reset-pilot", "--because", "x"),
+            ("schedules", "resume", "close-devices"),
+        ):
+            here, there = team.call(*words), served.call(*words)
+            assert (there.code, there.out) == (here.code, here.out), (words, there.err)
+        paused = served.call("schedules", "pause", "close-devices", "--because", "we move")
+        assert (paused.code, "close-devices is paused until" in paused.out) == (0, True), paused.err
+        assert "is paused by ana@pilot.example: we move" in team.call("schedules").out
+        assert served.call("schedules").out == team.call("schedules").out
+        assert served.call("schedules", "resume", "close-devices").code == 0
+        assert served.call("schedules", "run-due").code == 2

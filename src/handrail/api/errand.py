@@ -27,7 +27,7 @@ import msgspec
 
 from handrail import wiring
 from handrail.api.problems import problem_of
-from handrail.core import recalling, rehearsing, repeating, running, taking
+from handrail.core import recalling, rehearsing, repeating, running, standing, taking
 from handrail.core.deciding import Decided
 from handrail.core.world import Declared, World
 from handrail.errors import HandrailError
@@ -162,6 +162,7 @@ def do(world: World, declared: Declared, asked: Ask, talk: SayingTalk, say: Say)
         found = decided.plan.facts.rehearsal
         is_well = found is not None and found.ended == "exited" and found.exit_code == 0
         return _ended(decided, exit_code=0 if is_well else 1)
+    standing.settle(world, decided.plan, runs=True)  # beyond what an approval stands for, it ends
     if decided.plan.verdict != "allow":
         return _ended(decided, exit_code=3 if decided.plan.verdict == "refuse" else 4)
     outcome = running.begin(world, decided, talk, opened=opened)

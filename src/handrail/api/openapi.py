@@ -17,6 +17,7 @@ _AT = "#/components/schemas/{name}"
 _PARTS: dict[str, dict[str, Any]] = {
     "number": {"type": "integer", "minimum": 1, "maximum": 10**15},
     "digest": {"type": "string", "pattern": "^[0-9a-f]{4}-?[0-9a-f]{1,60}$"},
+    "operation": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"},
     "id": {"type": "string", "pattern": "^[0-9a-f]{1,32}$"},
 }
 # What any address may answer besides what it is for.

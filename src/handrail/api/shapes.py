@@ -85,6 +85,13 @@ class Stopping(_Given, frozen=True):
     then: Annotated[str, msgspec.Meta(pattern="^(undo|stop)$")] = "stop"
 
 
+class Pausing(_Given, frozen=True):
+    """Why schedules begin nothing, and for how long; 0 until they are resumed."""
+
+    because: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+    for_s: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
+
+
 class NewToken(_Given, frozen=True):
     """Whom a token is for."""
 
@@ -297,3 +304,37 @@ class Verified(msgspec.Struct, frozen=True):
     records: int
     head: str
     problems: tuple[str, ...]
+
+
+class ScheduleLine(msgspec.Struct, frozen=True):
+    """Where one schedule stands; times are ISO 8601 UTC."""
+
+    operation: str
+    name: str
+    cron: str
+    zone: str
+    expects: bool
+    target: str
+    next_at: str | None
+    last_time: str
+    last: str
+    run: int
+    why: str
+    paused: dict[str, Any]
+    expected_by: str | None
+    since: str | None
+    succeeded: bool
+    overdue: bool
+
+
+class ScheduleLines(msgspec.Struct, frozen=True):
+    """Schedules, in the order of their operations."""
+
+    schedules: tuple[ScheduleLine, ...]
+
+
+class Paused(msgspec.Struct, frozen=True):
+    """An operation whose schedules were paused, and until when; or resumed."""
+
+    operation: str
+    until: str | None

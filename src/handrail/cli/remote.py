@@ -480,6 +480,12 @@ def _tokens(call: RemoteCall) -> int:
     return tokens.show_list(call, call.server.ask("GET", "/v1/tokens")["tokens"])
 
 
+def _schedules(call: RemoteCall) -> int:
+    from handrail.cli import remote_schedules
+
+    return remote_schedules.run(call)
+
+
 def _part(text: str) -> str:
     """Return text as one part of an address."""
     return quote(text or "-", safe="")
@@ -507,4 +513,5 @@ COMMANDS: Mapping[str, Callable[[RemoteCall], int]] = {
     "explain": _explain,
     "log": _log,
     "tokens": _tokens,
+    "schedules": _schedules,
 }

@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING, Any
 from handrail.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
     from handrail.cli.call import Call
     from handrail.core.scheduling import Standing
     from handrail.plans.schedule import Due
@@ -56,10 +59,15 @@ def run(call: Call) -> int:
 
 
 def _list(call: Call) -> int:
-    from handrail.cli import screen
     from handrail.core import scheduling
 
-    found = list(scheduling.standings(call.world, call.declared))
+    return show(call, list(scheduling.standings(call.world, call.declared)))
+
+
+def show(call: Call, found: Sequence[Standing]) -> int:
+    """Write where schedules stand."""
+    from handrail.cli import screen
+
     if call.options.json:
         screen.write_json({"format": 1, "schedules": [as_json(one) for one in found]})
         return 0
@@ -177,15 +185,25 @@ def _show(call: Call, due: Due) -> int:
 
 
 def _pause(call: Call, name: str) -> int:
-    from handrail.cli import screen
     from handrail.core import scheduling
 
+    because, for_s = pausing(call, name)
+    until = scheduling.pause(call.world, call.declared, name, because, for_s=for_s)
+    return show_paused(call, name, until)
+
+
+def pausing(call: Call, name: str) -> tuple[str, int]:
+    """Return why, and for how many seconds; 0 until somebody resumes it."""
     if not call.options.because:
         hint = f'handrail schedules pause {name} --because "..."'
         raise UsageError("usage", "say why: somebody else will wonder", hint=hint)
-    until = scheduling.pause(
-        call.world, call.declared, name, call.options.because, for_s=_seconds(call.options.lasts)
-    )
+    return str(call.options.because), _seconds(call.options.lasts)
+
+
+def show_paused(call: Call, name: str, until: datetime | None) -> int:
+    """Write until when an operation's schedules begin nothing."""
+    from handrail.cli import screen
+
     if call.options.json:
         from handrail.plans.canonical import plain
 
@@ -207,10 +225,16 @@ def _seconds(text: str | None) -> int:
 
 
 def _resume(call: Call, name: str) -> int:
-    from handrail.cli import screen
     from handrail.core import scheduling
 
     scheduling.resume(call.world, call.declared, name)
+    return show_resumed(call, name)
+
+
+def show_resumed(call: Call, name: str) -> int:
+    """Write that an operation's schedules begin again."""
+    from handrail.cli import screen
+
     if call.options.json:
         screen.write_json({"format": 1, "resumed": name})
     else:

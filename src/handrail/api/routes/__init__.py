@@ -11,6 +11,7 @@ from handrail.api.routes import (
     plans,
     questions,
     runs,
+    schedules,
     standing,
     tokens,
 )
@@ -23,6 +24,7 @@ ROUTES: tuple[Route, ...] = (
     *holds.ROUTES,
     *approvals.ROUTES,
     *questions.ROUTES,
+    *schedules.ROUTES,
     *journal.ROUTES,
     *tokens.ROUTES,
 )
