@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from handrail.cli.live import Terminal
 from support.fleets import CLOSE, NAME, NAMES, Fleet, make_fleet
 from support.killing import Killer
 from support.scripts import wait_for
@@ -277,3 +280,34 @@ def test_screen_is_bounded(fresh: Fleet, tmp_path: Path) -> None:
     assert len(lines) < 30
     assert max(map(len, lines)) <= 100
     assert "and 57 more" in answer.out
+
+
+class Screen(io.StringIO):
+    """A terminal that keeps what was written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def lines(self) -> list[str]:
+        """Return what stands on it, as a terminal that knows two sequences shows it."""
+        shown: list[str] = []
+        for piece in re.split(r"(\r\x1b\[\d+A\x1b\[J|\n)", self.getvalue()):
+            if lifted := re.fullmatch(r"\r\x1b\[(\d+)A\x1b\[J", piece):
+                del shown[len(shown) - int(lifted[1]) :]
+            elif piece != "\n" and piece:
+                shown.append(piece)
+        return shown
+
+
+def test_what_goes_on_stands_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes on is rewritten below what has ended; nothing of it is left behind."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen = Screen()
+    terminal = Terminal(screen)
+    terminal.below(["  ..  store/a", "  [#  ]"])
+    terminal.end("run", "store/a")
+    terminal.below(["  [###]"])
+    assert screen.lines() == ["  ok  run       store/a", "  [###]"]
+    terminal.below(())
+    assert screen.lines() == ["  ok  run       store/a"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from handrail.cli.screen import WIDTH
@@ -36,6 +36,8 @@ class Terminal:
         self._began_s = 0.0
         self._drawn_s = 0.0
         self._half = b""
+        # What stands below everything else, and is rewritten: `below`.
+        self._board: list[str] = []
 
     def begin(self, stage: str, text: str) -> None:
         """Say that a stage has begun."""
@@ -74,12 +76,22 @@ class Terminal:
         shown = f"{colour}{mark}{_OFF}" if self._colours else mark
         self._line(f"  {shown}  {stage:<9} {sanitise(text)}")
 
-    def clear(self) -> None:
-        """Leave no half line behind: what was going on is over."""
-        if self._open:
-            self._stream.write("\r\x1b[2K")
-            self._stream.flush()
-            self._open = False
+    def below(self, lines: Sequence[str]) -> None:
+        """Keep `lines` below everything else, rewritten in place; nothing where that cannot be."""
+        if not self._moves or self._quiet:
+            return
+        self._lift()
+        width = min(WIDTH, _width(self._stream))
+        self._board = [sanitise(line)[: width - 1] for line in lines]
+        self._lay()
+
+    def _lift(self) -> None:
+        if self._board:
+            self._stream.write(f"\r\x1b[{len(self._board)}A\x1b[J")
+
+    def _lay(self) -> None:
+        self._stream.write("".join(f"{line}\n" for line in self._board))
+        self._stream.flush()
 
     def choose(self, question: str, choices: Mapping[str, str], otherwise: str) -> str:
         """Ask on the terminal; `otherwise` when nobody is there."""
@@ -111,8 +123,9 @@ class Terminal:
         if self._open:
             self._stream.write("\r\x1b[2K")
             self._open = False
+        self._lift()
         self._stream.write(text + "\n")
-        self._stream.flush()
+        self._lay()
 
     def _dim(self, text: str) -> str:
         return f"{_DIM}{text}{_OFF}" if self._colours else text

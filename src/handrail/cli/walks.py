@@ -31,7 +31,10 @@ ALL = "all"
 _EXIT = {"allow": 0, "refuse": 3, "require": 4}
 # Of more targets than this, what their scripts print is kept, and not shown.
 _LOUD = 20
-_NAMED = 3
+_LANES = 12
+_BAR = 30
+# What a lane that is under way is called, by its last mark.
+_GOING = {"begun": "under way", "later": "watched", "undo-begun": "being undone"}
 _MARKS = 40
 
 
@@ -293,12 +296,13 @@ class Board:
         counts = Counter(self._states.values())
         ended = counts["done"] + counts["undo-done"]
         failed = sum(counts[kind] for kind in ("failed", "unknown", "undo-failed"))
-        going = [t for t, kind in self._states.items() if kind in {"begun", "later", "undo-begun"}]
-        bar = "#" * (20 * ended // self._count) if self._count else ""
-        names = ", ".join(going[:_NAMED]) + (f" +{len(going) - _NAMED}" * (len(going) > _NAMED))
-        said = f"{self._wave} [{bar:<20}] {ended}/{self._count}"
-        said += f", {failed} failed" if failed else ""
-        self._talk.begin("wave", f"{said}   {names}")
+        going = [(t, _GOING[kind]) for t, kind in self._states.items() if kind in _GOING]
+        lines = [f"  ..  {target:<30} {word}" for target, word in going[:_LANES]]
+        if len(going) > _LANES:
+            lines.append(f"  ..  and {len(going) - _LANES} more")
+        bar = "#" * (_BAR * ended // self._count) if self._count else ""
+        said = f"  {self._wave:<10} [{bar:<{_BAR}}] {ended:,}/{self._count:,} done"
+        self._talk.below([*lines, said + (f", {failed} failed" if failed else "")])
 
     def talk_to(self, target: str) -> _LaneTalk:
         """Return who is told of one target's run."""
@@ -318,7 +322,7 @@ class Board:
 
     def clear(self) -> None:
         """Leave no half line behind."""
-        self._talk.clear()
+        self._talk.below(())
 
 
 def _soak(mark: Mark) -> str:
