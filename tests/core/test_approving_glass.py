@@ -16,7 +16,8 @@ from handrail.core.deciding import Decided
 from handrail.errors import JournalError, KeysError, RefusedError, UsageError
 from handrail.plans.canonical import plain
 from handrail.plans.model import BrokenGlass, Decision
-from support.teams import ANA, BEN, CHI, Team, make_team, signers
+from support.scripts import wait_for
+from support.teams import ANA, BEN, CHI, OPERATION, Team, make_team, signers
 from support.worlds import FakeWorld, commit, make_world
 
 FAKE_ANA, FAKE_BEN, FAKE_CHI = "ana@example.com", "ben@example.com", "chi@example.com"
@@ -428,3 +429,28 @@ def test_two_at_once(team: Team) -> None:
     assert sorted(process.wait(60) for process in processes) == [0, 3]
     assert len(breaking.breaks(team.world())) == 1
     assert team.executions <= 1
+
+
+def test_killed_behind_broken_glass(team: Team) -> None:
+    """A run behind broken glass that is cut off goes on behind the same glass, and no other run."""
+    waiting = team.root / "data" / "waiting"
+    script = (
+        '#!/bin/sh\nset -eu\nif [ -e "$WAIT" ]; then echo here >"$WAIT"; sleep 60; fi\n'
+        'exec python3 -S "$(dirname "$0")/../lib/sql.py" "DELETE FROM sessions"\n'
+    )
+    declared = OPERATION.format(name="slow", undo="restore").replace("COUNTED_IN", "WAIT")
+    team.environment["WAIT"] = str(waiting)
+    team.commit({"operations/slow.yaml": declared, "scripts/slow/run.sh": script})
+    team.rehearse("slow")
+    waiting.touch()
+    with team.spawn("run", "slow", "--break-glass", WHY) as ran:
+        wait_for(waiting)
+        ran.kill()
+        ran.communicate(timeout=60)
+    waiting.unlink()
+    assert [one.review for one in breaking.breaks(team.world())] == [None]
+    undone = team.call("resume", "1", "--undo")
+    assert "undone: run 1" in undone.out, undone.out + undone.err
+    assert team.call("run", "slow", "--break-glass", WHY).code == 3
+    assert team.call("review", "1", "--yes", "--because", FOUND, person=BEN).code == 0
+    assert team.call("run", "slow", "--break-glass", WHY).code == 0

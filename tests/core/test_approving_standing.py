@@ -8,11 +8,22 @@ from typing import Any
 
 import pytest
 
-from handrail.core import observing, records, rehearsing, running, standing, withdrawing
+from handrail.core import (
+    observing,
+    records,
+    rehearsing,
+    running,
+    scheduling,
+    standing,
+    taking,
+    withdrawing,
+)
+from handrail.core.schedule_records import chain_of
 from handrail.errors import RefusedError, UsageError, WaitingError
 from handrail.plans.bounds import bounds_of
 from handrail.plans.canonical import plain
 from handrail.plans.model import Allowance, Approval, Budget
+from handrail.plans.schedule import Due
 from support.worlds import OPERATION, TRIM, FakeWorld, commit, make_world
 
 FAKE_BEN, FAKE_CHI = "ben@example.com", "chi@example.com"
@@ -188,6 +199,37 @@ def test_failed_run_ends_it(fake: FakeWorld, code: int) -> None:
     fake.processes.programs = {"trim.sh": fake.program(TRIM, code=code)}
     assert fake.begin(ready).outcome in {"undone", "failed"}
     assert len(ends(fake)) == 1
+
+
+def test_night_after_night(fake: FakeWorld) -> None:
+    """A schedule runs by what stands, and rehearses when it must; a breach waits for somebody."""
+    night = 'schedule: {cron: "0 3 * * *", rehearse: true}\n'
+    fake.write("operations/trim.yaml", OPERATION.format(undo="restore") + night)
+    commit(fake)
+    stand(fake)
+
+    def tick() -> None:
+        scheduling.tick(fake.world(), fake.declared, carry)
+
+    def carry(due: Due) -> None:
+        taking.carry_out(fake.world(), fake.declared, due, fake.talk)
+
+    tick()
+    fake.clock.advance(18 * 3600)
+    for _ in range(3):
+        tick()
+        refill(fake, 15)
+        fake.clock.advance(DAY_S)
+    assert [o["outcome"] for o in outcomes(fake)] == ["confirmed"] * 3
+    fake.store.execute("INSERT INTO sessions SELECT id + 1000, 1 FROM sessions")
+    tick()
+    assert [o["outcome"] for o in outcomes(fake)] == ["confirmed"] * 3
+    assert len(ends(fake)) == 1
+    assert fake.count() == 40
+
+
+def outcomes(fake: FakeWorld) -> tuple[dict[str, Any], ...]:
+    return records.told_of(fake.journal, chain_of("trim"), "ended")
 
 
 # --- other things than what was approved ----------------------------------------------------------

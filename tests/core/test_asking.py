@@ -608,3 +608,21 @@ def test_from_another_process(team: Team) -> None:
     assert team.query("SELECT count(*) FROM sessions") == 8
     assert SESSIONS == 20
     assert team.call("log", "verify").code == 0
+
+
+def test_killed_while_it_asks(team: Team) -> None:
+    """A run that is killed while a person is asked asks nobody any more, and is put back."""
+    team.make_ready("keep")
+    with team.spawn("run", "keep") as ran:
+        wait_for(lambda: bool(asking.open_questions(team.world())))
+        ran.kill()
+        ran.communicate(timeout=60)
+    assert asking.open_questions(team.world()) == ()
+    assert "How many" not in team.call().out
+    late = team.call("answer", "1", "size", "8", person=BEN)
+    assert (late.code, "question" in late.err) == (2, True)
+    undone = team.call("resume", "1", "--undo")
+    assert (undone.code, "undone: run 1" in undone.out) == (1, True), undone.out + undone.err
+    assert team.world().journal.open_chains(asking.PREFIX) == ()
+    assert team.query("SELECT count(*) FROM sessions") == SESSIONS
+    assert team.call("log", "verify").code == 0

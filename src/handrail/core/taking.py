@@ -12,7 +12,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from handrail.core import deciding, noticing, notifying, records, rehearsing, running
+from handrail.core import (
+    deciding,
+    noticing,
+    notifying,
+    records,
+    rehearsing,
+    running,
+    standing,
+)
 from handrail.core.deciding import Decided
 from handrail.core.outcome import Outcome
 from handrail.core.schedule_records import (
@@ -128,6 +136,8 @@ class _Turn:
     def _begin(self) -> Outcome | None:
         try:
             decided = self._decide()
+            # Beyond what an approval stands for: it stands no more.
+            standing.settle(self._world, decided.plan, runs=True)
             if decided.plan.verdict == "allow":
                 return self._run(decided)
             self._not_allowed(decided)
