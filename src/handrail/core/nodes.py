@@ -14,6 +14,7 @@ from handrail.core.world import Talk, World
 from handrail.errors import RefusedError, ScriptError
 from handrail.estate.model import Estate
 from handrail.operations.model import Operation
+from handrail.operations.nodes import REACHED
 from handrail.plans.model import Plan
 from handrail.ports import Processes, Store
 
@@ -53,7 +54,7 @@ def check(runs: Processes, plan: Plan, store: Store) -> None:
     if not plan.runs_on:
         return
     for part in together.parts_of(store):
-        if part.connection().parts.get("path"):
+        if part.kind not in REACHED:
             raise RefusedError(
                 "operations.node",
                 f"{part.resource} is in files of this machine: {plan.runs_on} does not reach it",
