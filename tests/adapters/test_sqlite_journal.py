@@ -417,11 +417,13 @@ def test_an_export_is_of_one_moment(journal: SqliteJournal) -> None:
     assert verify_export(lines) == ()
 
 
-def test_a_journal_of_format_1_is_read(tmp_path: Path) -> None:
-    """The journal that the first release wrote has the same records today, and can go on."""
-    shutil.copytree(SAMPLE, tmp_path / "old")
+@pytest.mark.parametrize("layout", [1, 2])
+def test_a_journal_of_an_earlier_layout_is_read(tmp_path: Path, layout: int) -> None:
+    """A journal that an earlier Handrail wrote has the same records today, and can go on."""
+    sample = SAMPLE.with_name(f"journal-{layout}")
+    shutil.copytree(sample, tmp_path / "old")
     journal = SqliteJournal(tmp_path / "old" / "journal.db", FakeClock())
-    lines = (SAMPLE / "export.jsonl").read_text("utf-8").split("\n")[:-1]
+    lines = (sample / "export.jsonl").read_text("utf-8").split("\n")[:-1]
     assert list(journal.export()) == lines
     assert verify_export(lines) == verify_export(journal.export()) == ()
     assert not journal.single_use("approval 7f3a91c2")
@@ -564,3 +566,15 @@ def test_open_chains_are_found_without_reading_all(journal: SqliteJournal) -> No
     assert journal._connection is not None
     plan = journal._connection.execute(f"EXPLAIN QUERY PLAN {_OPEN}", ("run-", "run.")).fetchall()
     assert plan[0][-1] == "SEARCH chains USING INDEX open_chains (chain>? AND chain<?)"
+
+
+def test_processes_bring_one_journal_up(tmp_path: Path) -> None:
+    """Processes that open a journal of an older layout at once bring it up once, and all write."""
+    path = tmp_path / "journal.db"
+    shutil.copy(SAMPLE / "journal.db", path)
+    _finish([_start(APPENDS, path, str(n)) for n in range(3)])
+    journal = SqliteJournal(path, FakeClock())
+    assert len(list(journal.records("run-1"))) > 180
+    assert verify_export(journal.export()) == ()
+    assert "run-1" in journal.open_chains("")
+    journal.shut()
