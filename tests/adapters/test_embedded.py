@@ -368,6 +368,30 @@ def test_a_closed_engine_has_no_threads(house: House) -> None:
     wait_until(lambda: threading.active_count() <= before)
 
 
+def test_a_closed_engine_only_records(house: House) -> None:
+    """A closed engine takes nothing up; what it is given then is done by the next one."""
+    engine = made(house)
+    engine.close()
+    run = engine.submit(simple_walk(1, 1, awaits=("approval",)), "one")
+    assert engine.signal(run, word("approval"))
+    assert engine.recover() == 0
+    assert engine.follow(run, nothing, 5).state == "waiting"
+    heir = made(house)
+    heir.recover()
+    assert heir.follow(run, nothing, 30).outcome == "done"
+
+
+def test_a_lost_result_is_said(house: House) -> None:
+    """What a fenced engine could not record is told to people, step by step."""
+    engine = made(house)
+    house.act.hold("store/0/s0")
+    run = engine.submit(simple_walk(1, 1), "one")
+    house.act.wait_for("store/0/s0")
+    house.journal.append(walk_chain(run), "taken", {"body": {"by": "another"}})
+    house.act.release("store/0/s0")
+    wait_until(lambda: any("not recorded: store/0/s0 is done" in text for text in house.said))
+
+
 class Slow:
     """An act that only ends when it is over."""
 

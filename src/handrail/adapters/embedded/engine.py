@@ -94,8 +94,7 @@ class EmbeddedEngine:
         driven = Driven(run, opened(walk), record.hash, record.sequence, mark.body["heard"])  # type: ignore[arg-type]  # a number: it was put in above
         driven.course = step(driven.course, Mark("opened", "", record.time))
         driven.offset_s = self._clock.now().timestamp() - self._clock.elapsed_s()
-        if not self._loop.is_closing:
-            self._loop.ask(partial(self._loop.take, driven))
+        self._loop.ask(partial(self._loop.take, driven))
         return run
 
     def signal(self, run: int, signal: Signal) -> bool:
@@ -172,7 +171,12 @@ class EmbeddedEngine:
             taken.put(len(fresh))
 
         self._loop.ask(take)
-        return taken.get()
+        while True:
+            try:
+                return taken.get(timeout=_TAIL_S)
+            except queue.Empty:
+                if not self._loop.is_running():
+                    return 0
 
     def is_busy(self) -> bool:
         """Whether a run is being taken up, or a step acts; else all that there is waits."""
@@ -221,7 +225,7 @@ class EmbeddedEngine:
         self._loop.ask(partial(self._loop.subscribe, run, inbox.put))
         try:
             while True:
-                news = inbox.get(timeout=self._left_s(until_s))
+                news = self._next(inbox, until_s)
                 for mark in news.marks:
                     told(mark)
                 if news.course is None:
@@ -233,6 +237,20 @@ class EmbeddedEngine:
         finally:
             if self._loop.broken is None:
                 self._loop.ask(partial(self._loop.unsubscribe, run, inbox.put))
+
+    def _next(self, inbox: queue.SimpleQueue[News], until_s: float | None) -> News:
+        """Return what comes next from the loop.
+
+        Raises:
+            queue.Empty: time is up, or the engine was closed and tells nothing more.
+        """
+        while True:
+            left_s = self._left_s(until_s)
+            try:
+                return inbox.get(timeout=_TAIL_S if left_s is None else min(left_s, _TAIL_S))
+            except queue.Empty:
+                if left_s == 0.0 or not self._loop.is_running():
+                    raise
 
     def _tail(
         self, run: int, told: Callable[[Mark], None], until_s: float | None

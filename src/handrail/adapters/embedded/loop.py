@@ -92,7 +92,8 @@ class Loop:
         self._starved: set[int] = set()
         self._timers = Timers(ports.clock)
         self._cursor: int | None = None
-        self._looked_s = 0.0
+        self._looked_s = -math.inf
+        self._is_deaf = False
         self._acting = 0
         # What is about to act, in this round.
         self._planned = 0
@@ -104,17 +105,24 @@ class Loop:
 
     # From any thread.
 
-    def ask(self, what: Callable[[], None]) -> None:
-        """Let the thread do `what`; start it where it does not run."""
+    def ask(self, what: Callable[[], None]) -> bool:
+        """Let the thread do `what`, started where it does not run; False when it was closed."""
         with self._starting:
             if self.broken is not None:
                 raise JournalError("internal", f"the engine has stopped: {self.broken!r}")
+            if self.is_closing:
+                return False
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="handrail-engine", daemon=True
                 )
                 self._thread.start()
         self.inbox.put(what)
+        return True
+
+    def is_running(self) -> bool:
+        """Whether the thread is there to do what it was asked for."""
+        return self._thread is not None and self._thread.is_alive()
 
     def is_busy(self) -> bool:
         """Whether a run is being taken up, or a step acts; else all that there is waits."""
@@ -176,14 +184,21 @@ class Loop:
     def _hear_words(self, *, is_urgent: bool = False) -> None:
         """Hear the words of every process to the walks that are here."""
         now_s = time.monotonic()  # as the inbox waits: in real time
-        if self._cursor is None or (not is_urgent and now_s - self._looked_s < _LOOK_S):
+        if (
+            self._cursor is None
+            or not (self._walks or self._asleep)
+            or (not is_urgent and now_s - self._looked_s < _LOOK_S)
+        ):
             return
         self._looked_s = now_s
         try:
             records = tuple(self._ports.journal.records(SIGNALS, self._cursor))
         except JournalError as error:
-            self._ports.say(render(error))
+            if not self._is_deaf:
+                self._ports.say(f"no word is heard: {render(error)}")
+            self._is_deaf = True
             return
+        self._is_deaf = False
         for record in records:
             self._cursor = record.sequence
             try:
@@ -328,7 +343,7 @@ class Loop:
         self._failed_attempts += 1
         for walk in walks:
             self._touched[walk.run] = walk
-            if not walk.acting:
+            if not walk.acting and not walk.facts:
                 walk.release()
 
     def _think(self, walk: Driven) -> Batch:
@@ -425,7 +440,9 @@ class Loop:
             walk.facts = [_untold(fact) for fact in walk.facts]
             self._touched[walk.run] = walk
         else:
-            self._let_go(walk, error.message)
+            lost = [f"{fact.step} is {fact.kind}" for fact in walk.facts if _is_told(fact)]
+            told = f"; not recorded: {', '.join(lost)}" if lost else ""
+            self._let_go(walk, error.message + told)
 
     def _settle(self, walk: Driven) -> None:
         """See what a walk needs until something happens: a timer, nothing, or its end."""
