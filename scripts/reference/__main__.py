@@ -15,7 +15,7 @@ from pathlib import Path
 
 from addresses import api_page
 from commands import cli_page
-from files import estate_page, operation_page, policy_page
+from files import estate_page, notifications_page, operation_page, policy_page
 from tables import errors_page, guards_page, settings_page
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
@@ -28,6 +28,10 @@ PAGES = {
     "estate-files.md": (estate_page, "the shapes in src/handrail/estate/kinds.py"),
     "operation-files.md": (operation_page, "the shapes in src/handrail/operations/shapes.py"),
     "policy-file.md": (policy_page, "the shapes in src/handrail/plans/policy.py"),
+    "notifications-file.md": (
+        notifications_page,
+        "the shapes in src/handrail/plans/notifications.py",
+    ),
     "guards.md": (guards_page, "the guards' docstrings and src/handrail/plans/policy.py"),
 }
 

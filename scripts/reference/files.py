@@ -19,6 +19,7 @@ from handrail.estate.shapes import (
     Text,
 )
 from handrail.operations.shapes import OPERATION
+from handrail.plans.notifications import NOTIFICATIONS
 from handrail.plans.policy import POLICY
 
 RULES = """\
@@ -150,6 +151,35 @@ freezes:
 
 An unknown guard, an unknown group, and a guard that binds later than it may are errors.
 """
+NOTIFICATIONS_TEXT = f"""\
+# The notifications file
+
+`notifications.yaml` in the repository's root says who outside is told what. Without the file nobody
+is told anything. How it is told, and what each kind means, is in
+[notifications.md](../how-to/notifications.md).
+
+{RULES}
+`handrail schema notifications` prints the JSON Schema for editors.
+"""
+NOTIFICATIONS_EXAMPLE = """\
+## Example
+
+```yaml
+# notifications.yaml
+link: https://handrail.internal/runs/{run}
+to:
+  on-call:
+    webhook: {url: {env: HOOK_URL}, secret: {env: HOOK_SECRET}}
+    for: [incident, break-glass]
+    environments: [production]
+  team-chat:
+    slack: {url: {env: CHAT_URL}}
+    resources: ["store/pilot-*"]
+```
+
+A secret by value, an unknown kind, environment or resource, and a destination of no channel or two
+are errors.
+"""
 _SECONDS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -174,6 +204,12 @@ def operation_page() -> str:
 def policy_page() -> str:
     """Return the page of `policy.yaml`."""
     return "\n".join([POLICY_TEXT, "## Keys\n", _table(POLICY.keys), POLICY_EXAMPLE])
+
+
+def notifications_page() -> str:
+    """Return the page of `notifications.yaml`."""
+    keys = _table(NOTIFICATIONS.keys)
+    return f"{NOTIFICATIONS_TEXT}\n## Keys\n\n{keys}\n{NOTIFICATIONS_EXAMPLE}"
 
 
 def _record(shape: Shape) -> Record:
@@ -251,6 +287,8 @@ def _short(saying: str) -> str:
 def _default(key: Key) -> str:
     value = key.default
     if value is None or value in ("", (), {}):
+        return ""
+    if key.shape is DURATION and not value:
         return ""
     if key.shape is DURATION:
         return next(f"`{value // size}{unit}`" for unit, size in _SECONDS if value % size == 0)

@@ -76,27 +76,39 @@ def cron_of(by: str) -> str:
 
 
 class _CronShape:
-    """Five fields; with `or_time` also a time of day."""
+    """Five fields, such as `0 3 * * *`."""
 
-    def __init__(self, *, or_time: bool = False) -> None:
-        self._or_time = or_time
+    _hint = "such as `0 3 * * *`"
 
     def read(self, node: yaml.Node, source: Source) -> str | None:
-        text: str | None = TEXT.read(node, source)
-        if text is None:
+        found: str | None = TEXT.read(node, source)
+        if found is None:
             return None
-        text = " ".join((cron_of(text) if self._or_time else text).split())
+        text = self._cron(found)
         why = cron_problem(text)
-        if not why:
-            return text
-        hint = "such as `06:00` or `0 6 * * 1-5`" if self._or_time else "such as `0 3 * * *`"
-        source.problem("estate.wrong-type", f"{why}, found `{node.value}`", node, hint)
-        return None
+        if why:
+            said = f"{why}, found `{found}`"
+            source.problem("estate.wrong-type", said, node, self._hint)
+            return None
+        return text
+
+    def _cron(self, text: str) -> str:
+        return " ".join(text.split())
 
     def schema(self) -> dict[str, Any]:
-        fields = {"type": "string", "pattern": r"^\s*(\S+\s+){4}\S+\s*$"}
-        time = {"type": "string", "pattern": f"^{_TIME.pattern}$"}
-        return {"anyOf": [fields, time]} if self._or_time else fields
+        return {"type": "string", "pattern": r"^\s*(\S+\s+){4}\S+\s*$"}
+
+
+class _ByShape(_CronShape):
+    """A time of day such as `06:00`, or five fields."""
+
+    _hint = "such as `06:00` or `0 6 * * 1-5`"
+
+    def _cron(self, text: str) -> str:
+        return super()._cron(cron_of(text))
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [super().schema(), {"type": "string", "pattern": f"^({_TIME.pattern})$"}]}
 
 
 class _ZoneShape:
@@ -157,7 +169,7 @@ _ONE = Record(
         ),
         "expect": Key(DURATION, "the longest time from one success to the next", default=0),
         "by": Key(
-            _CronShape(or_time=True),
+            _ByShape(),
             "a time of day, or a cron expression, by which it must have succeeded",
             default="",
         ),
@@ -168,10 +180,10 @@ _ONE = Record(
 class SchedulesShape:
     """One schedule, or a list of them."""
 
-    _list = ListOf(_ONE)
+    _mapping = _ONE
 
     def read(self, node: yaml.Node, source: Source) -> tuple[Schedule, ...] | None:
-        found = self._list.read(node, source)
+        found = ListOf(self._mapping).read(node, source)
         if found is None:
             return None
         for one in found:
@@ -186,7 +198,7 @@ class SchedulesShape:
 
     def schema(self) -> dict[str, Any]:
         some = [{"required": [key]} for key in ("cron", "expect", "by")]
-        one = _ONE.schema() | {"anyOf": some}
+        one = self._mapping.schema() | {"anyOf": some}
         return {"anyOf": [{"type": "array", "items": one}, one]}
 
 

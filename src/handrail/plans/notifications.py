@@ -141,8 +141,10 @@ _DESTINATION = Record(
 class _DestinationShape:
     """One channel, and what is told there."""
 
+    _mapping = _DESTINATION
+
     def read(self, node: yaml.Node, source: Source) -> Destination | None:
-        found = _DESTINATION.read(node, source)
+        found = self._mapping.read(node, source)
         if found is None:
             return None
         channels = [found[name] for name in _CHANNELS if found[name] is not None]
@@ -166,7 +168,7 @@ class _DestinationShape:
         )
 
     def schema(self) -> dict[str, Any]:
-        return _DESTINATION.schema() | {"oneOf": [{"required": [name]} for name in _CHANNELS]}
+        return self._mapping.schema() | {"oneOf": [{"required": [name]} for name in _CHANNELS]}
 
 
 NOTIFICATIONS = Record(
