@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,22 @@ for n in range(40):
 """
 )
 APPENDS_ONE = PRELUDE + "sys.stdin.readline(); journal.append('signals', 'signal', {})"
+READ_ONLY = (
+    PRELUDE
+    + """
+import os
+from handrail.errors import JournalError
+if os.geteuid() == 0:  # root may write whatever the mode says
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+for work in (lambda: journal.append('run-1', 'done', {}), journal.open_run):
+    try:
+        print(work())
+    except JournalError as error:
+        print(error.code, error.hint)
+"""
+)
 UNTIL_FULL = (
     """
 import resource, signal
@@ -578,3 +595,22 @@ def test_processes_bring_one_journal_up(tmp_path: Path) -> None:
     assert verify_export(journal.export()) == ()
     assert "run-1" in journal.open_chains("")
     journal.shut()
+
+
+def test_a_read_only_journal_writes_nothing() -> None:
+    """Where neither the file nor its directory may be written, the error says so."""
+    with tempfile.TemporaryDirectory(prefix="hrt-") as name:
+        folder = Path(name)
+        journal = SqliteJournal(folder / "journal.db", FakeClock())
+        journal.append("run-1", "begun", {})
+        before = list(journal.export())
+        journal.shut()
+        (folder / "journal.db").chmod(0o444)
+        folder.chmod(0o555)  # and others may look into it: root is nobody there
+        (answer,) = _finish([_start(READ_ONLY, folder / "journal.db")])
+        folder.chmod(0o755)
+        said = answer.splitlines()
+        assert [line.split()[0] for line in said] == ["journal.unwritable"] * 2
+        assert "writable" in said[0]
+        assert list(journal.export()) == before
+        journal.shut()
