@@ -219,6 +219,7 @@ class Command:
         files: for a node: what is taken there, by name below `cwd`, with its SHA-256 and `+x`
             where it may be executed. Its environment is then without what the node itself says.
         forwards: for a node: the sockets of this machine that the script reaches from there.
+        tethered: for a node: it is ended when the connection is cut, for nobody would come for it.
     """
 
     argv: tuple[str, ...]
@@ -234,6 +235,7 @@ class Command:
     is_over: Callable[[], bool] = _never
     files: tuple[tuple[str, str], ...] = ()
     forwards: tuple[Forward, ...] = ()
+    tethered: bool = False
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,17 @@ def test_cut_again_and_again(scene: Scene, sshd: Sshd) -> None:
     assert scene.kept.split() == scene.wait_told(8) == list("12345678")
 
 
+def test_tethered(scene: Scene, sshd: Sshd) -> None:
+    """A rehearsal's script does not go on without who rehearses: a cut ends it."""
+    body = f"echo here; echo $$ >>{scene.told}; while :; do sleep 0.1; done"
+    with scene.running(body, tethered=True) as ended:
+        wait_until(lambda: scene.shown == [b"here\n"], "nothing was shown")
+        sshd.cut()
+    assert isinstance(ended[0], Finished), ended
+    assert ended[0].ended == "interrupted"
+    assert not is_alive(int(scene.wait_told()[0]))
+
+
 def test_guard_again(scene: Scene, sshd: Sshd) -> None:
     """After a cut the port that the script knows leads to this machine again."""
     with echoing() as echo:

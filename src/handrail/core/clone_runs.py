@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from handrail.core import attending, backups, guarding, nodes, scripts, together
@@ -119,7 +119,7 @@ def _run(rehearsal: Rehearsing, target: Store, connection: Connection, *, undo: 
         attending.by_default,
         note,
     )
-    command = _command(rehearsal, target, connection, undo=undo)
+    command = replace(_command(rehearsal, target, connection, undo=undo), tethered=True)
     with attending.attending(scripts.home_of(world, _token(rehearsal)), clerk):
         try:
             return rehearsal.processes.run(command, lambda _: None, rehearsal.talk.output)

@@ -316,11 +316,13 @@ follow() {
         nap
     done
     [ -e began ] || fail "never"
+    setsid=$(command -v setsid)
     exec 3<&0
     (
-        cat <&3
+        cat <&3 # until nobody listens any more
+        [ -z "$tethered" ] || [ -e status ] || finish interrupted
         kill $$
-    ) >/dev/null 2>&1 & # nobody listens any more
+    ) >/dev/null 2>&1 &
     listener=$!
     idle=0
     while [ ! -e status ] && { alive || [ -e status ]; }; do

@@ -256,7 +256,9 @@ class _Step:
             wait_s = BACKOFF_S if followed.have_bytes > had else min(wait_s * 2, BACKOFF_MOST_S)
 
     def _follow(self, link: Link, followed: Followed) -> None:
-        with link.asking(self._verb("follow", {"have": followed.have_bytes})) as call:
+        tethered = "yes" if self._command and self._command.tethered else ""
+        settings = {"have": followed.have_bytes, "tethered": tethered}
+        with link.asking(self._verb("follow", settings)) as call:
             followed.hear(call, self._heed)
 
     def _heed(self) -> None:
