@@ -139,3 +139,22 @@ def test_answer_of_nothing(team: Team) -> None:
     assert team.call("answer", "9").out == "run 9 asks nothing now.\n"
     answer = team.call("answer", "9", "size", "3", person=BEN)
     assert (answer.code, "question.unknown" in answer.err) == (2, True)
+
+
+def test_break_glass_over_several_targets(team: Team) -> None:
+    """The glass is broken for one target at a time; what is over several is refused before."""
+    declared = (team.root / "operations/reset-pilot.yaml").read_text()
+    waves = declared.replace("on: store/pilot-db", "on: {store: {environment: pilot}}")
+    team.commit({"operations/reset-pilot.yaml": waves + "waves: {sizes: [all]}\n"})
+    answer = team.call("run", "reset-pilot", "--break-glass", "now!")
+    assert (answer.code, "break-glass.denied" in answer.err) == (2, True), answer.err
+    assert "glass" not in team.call().out
+
+
+def test_whoever_breaks_the_glass_has_said_why(team: Team) -> None:
+    """What cannot be undone wants a reason; the reason for breaking the glass is one."""
+    team.call("rehearse", "purge-readings")
+    assert "say why it must be" in team.call("run", "purge-readings").out
+    ran = team.call("run", "purge-readings", "--break-glass", "the law wants them gone today")
+    assert ran.code == 0, ran.out + ran.err
+    assert team.query("SELECT count(*) FROM readings") == 1

@@ -96,6 +96,10 @@ class TestSecondPerson:
             "require",
             f"2 of `dba`: {BEN} has; {CHI} may, not {ANA}",
         )
+        small = replace(policy, groups={"dba": (ANA, BEN)})
+        assert second_person.judge(case_with(*twice, policy=small)).because == (
+            f"2 of `dba`: {BEN} has; nobody else is in it, not {ANA}"
+        )
         both = case_with(*twice, make_approval(DIGEST, CHI, id="a-3"), policy=policy)
         assert second_person.judge(both).because == (
             f"{BEN}, 2026-01-31T08:30; {CHI}, 2026-01-31T08:30"

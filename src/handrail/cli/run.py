@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from handrail.cli import choosing
+from handrail.errors import UsageError
 
 if TYPE_CHECKING:
     from handrail.cli.call import Call
@@ -45,10 +46,19 @@ def run(call: Call) -> int:
     from handrail.cli import walks
     from handrail.core import running, standing
 
+    glass = call.options.break_glass
     if walks.are_meant(call) or walks.recorded(call) is not None:
+        if glass is not None:
+            raise UsageError(
+                "break-glass.denied",
+                "the glass is broken for one target at a time, and this is over several",
+                hint="choose one: --on store/NAME",
+            )
         return walks.run(call)
+    # Whoever breaks the glass has said why.
+    call.options.because = call.options.because or glass or ""
     decided = _decide(call)
-    if call.options.break_glass is not None:
+    if glass is not None:
         decided = _break_glass(call, decided)
     # Asked to run beyond what an approval stands for: it stands no more.
     standing.settle(call.world, decided.plan, runs=True)

@@ -45,12 +45,12 @@ def _wanted(case: Case, counting: tuple[Approval, ...]) -> str:
     """Return who has approved, and who still may."""
     plan, policy = case.plan, case.policy
     group, of = policy.approvers.get(plan.risk, ""), quorum.wanted(policy, plan.risk)
-    may = ", ".join(quorum.candidates(plan, policy)) or "nobody is left"
+    may = ", ".join(quorum.candidates(plan, policy))
     if of == 1:
-        ask = f"one of `{group}` ({may})" if group else "anybody in allowed_signers"
-        return f"{ask}, not {plan.request.person}"
+        ask = f"one of `{group}` ({may or 'nobody else is in it'})"
+        return f"{ask if group else 'anybody in allowed_signers'}, not {plan.request.person}"
     whom = f"of `{group}`" if group else "people in allowed_signers"
     have = ", ".join(a.person for a in counting)
     has = f": {have} {'has' if len(counting) == 1 else 'have'}" if have else ""
-    left = f"; {may} may" if group else ""
-    return f"{of} {whom}{has}{left}, not {plan.request.person}"
+    left = f"; {may} may" if may else "; nobody else is in it"
+    return f"{of} {whom}{has}{left if group else ''}, not {plan.request.person}"
