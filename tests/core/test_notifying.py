@@ -9,9 +9,18 @@ from typing import Any
 
 import pytest
 
-from handrail.core import expecting, noticing, notifying, records, scheduling
+from handrail.core import (
+    asking,
+    expecting,
+    holding,
+    noticing,
+    notifying,
+    records,
+    scheduling,
+)
 from handrail.core.world import World
 from handrail.errors import FencedError, JournalError, NotifyError, UsageError
+from handrail.operations.model import Question
 from handrail.plans.notice import Destination
 from handrail.ports import Entry, Notifier, Record
 from support.worlds import HEALTH, ILL, FakeWorld
@@ -214,6 +223,25 @@ def break_glass(fake: FakeWorld, name: str = "5d0c7e1f") -> None:
     glass = {"id": name, "person": "ana", "because": "fire", "made_at": "", "digest": ""}
     body = {"glass": glass, "operation": "trim", "target": "store/pilot-db", "risk": "high"}
     fake.journal.append("break-glass", "broken", body)
+
+
+def test_a_question_and_a_statement_that_wait_are_told(outside: Outside) -> None:
+    """With what is asked, by which run, and the command that answers."""
+    world = outside.world()
+    question = Question("size", "int", "how many rows?", expires_s=HOUR_S)
+    asked = asking.make(world, 7, question, "half way", "store/pilot-db", "trim")
+    asking.ask(world, asked)
+    over = iter((False, True))
+    holding.wait(world, "run-7", "store/pilot-db", "DELETE $1", "not rehearsed", lambda: next(over))
+    outside.deliver()
+    first, second = outside["on-call"].taken
+    assert (first["title"], first["next"]) == (
+        "run 7 asks: how many rows?",
+        "handrail answer 7 size VALUE",
+    )
+    assert "half way" in first["text"]
+    assert (second["run"], second["resource"]) == (7, "store/pilot-db")
+    assert second["next"].startswith("handrail release ")
 
 
 def test_a_destination_that_is_down_is_tried_five_times_in_an_hour(outside: Outside) -> None:
