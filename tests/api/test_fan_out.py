@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from support.fleets import NAME, NAMES, Fleet, make_fleet
-from support.served import serving
+from support.fleets import CLOSE, NAME, NAMES, Fleet, make_fleet
+from support.scripts import wait_for
+from support.served import Served, serving, until
 from support.teams import ANA, BEN, SESSIONS
 
+SLOW = CLOSE + (
+    'told = os.environ.get("REFUSES", "")\n'
+    'if real and told and pathlib.Path(told + ".slow").exists():\n'
+    "    import time\n"
+    '    pathlib.Path(told + ".begun").write_text("here\\n")\n'
+    "    time.sleep(60)\n"
+)
 ALL, NONE = dict.fromkeys(NAMES, SESSIONS), dict.fromkeys(NAMES, 0)
 PART = f"""\
 groups: {{web: [{ANA}]}}
@@ -66,3 +74,30 @@ def test_part_of_the_targets(fleet: Fleet) -> None:
         assert served.ask("POST", "/v1/plans", rest).status == 403
         seen = served.ask("GET", "/v1/plans?limit=500").json["plans"]
         assert {plan["target"] for plan in seen} <= {"store/edge-a", "store/edge-b"}
+
+
+def test_walk_that_was_cut_off(fleet: Fleet) -> None:
+    """A walk whose process died is taken up by the server, and held where only a person can say."""
+    begun = fleet.told / "refuses.begun"
+    fleet.team.write({f"scripts/{NAME}/close.py": SLOW})
+    fleet.team.commit()
+    digest = fleet.ready()
+    (fleet.told / "refuses").write_text("")
+    (fleet.told / "refuses.slow").touch()
+    fleet.team.environment["REFUSES"] = str(fleet.told / "refuses")
+    walking = fleet.team.spawn("run", digest)
+    wait_for(begun)
+    walking.kill()
+    walking.communicate(timeout=30)
+    (fleet.told / "refuses.slow").unlink()
+    with serving(fleet.team) as served:
+        until(lambda: _state(served) == "held")
+        undone = served.call("resume", "1", "--undo")
+        assert undone.code == 0, undone.out + undone.err + "".join(served.logged)
+    assert fleet.sessions() == ALL
+    assert fleet.call("log", "verify").code == 0
+
+
+def _state(served: Served) -> str:
+    walks = served.ask("GET", "/v1/status").json["walks"]
+    return str(walks[0]["outcome"]) if walks else ""

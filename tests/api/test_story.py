@@ -146,6 +146,17 @@ def test_draft_that_was_changed(team: Team) -> None:
         assert post(draft) == 409
 
 
+def test_choice_of_many_for_one(team: Team) -> None:
+    """What only a run over many targets can be told is refused for one of one target."""
+    team.make_ready("close-devices")
+    team.call("run", "close-devices")
+    with serving(team) as served:
+        for choice in ("rerun", "leave"):
+            reply = served.ask("POST", "/v1/runs/1/resume", {"choice": choice})
+            ended = served.follow(reply)
+            assert (ended["exit_code"], ended["problem"]["code"]) == (2, "usage")
+
+
 @pytest.mark.parametrize("words", [("init",), ("adopt", "store/pilot-db"), ("serve",), ("guard",)])
 def test_local_only(team: Team, words: tuple[str, ...], served: Served) -> None:
     """What works on one machine alone says so, and does nothing."""

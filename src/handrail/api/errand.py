@@ -17,7 +17,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -30,12 +31,13 @@ from handrail.api.problems import problem_of
 from handrail.core import recalling, rehearsing, repeating, running, standing, taking
 from handrail.core.deciding import Decided
 from handrail.core.world import Declared, World
-from handrail.errors import HandrailError
+from handrail.errors import HandrailError, UsageError
 from handrail.plans.canonical import encode_plain, plain
 from handrail.plans.schedule import Due
 
 Say = Callable[[Mapping[str, Any]], None]
 _EVERY_S = 0.2
+_CHOICES = ("", "undo", "accept")
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,8 +96,12 @@ class SayingTalk:
         """Say how a stage ended."""
         self._say({"event": "end", "stage": stage, "text": text, "ok": ok})
 
-    def clear(self) -> None:
-        """Do nothing: there is no half line."""
+    def below(self, lines: Sequence[str]) -> None:
+        """Say what stands below everything else, a few times a second."""
+        now = time.monotonic()
+        if not lines or now - self._said_s >= _EVERY_S:
+            self._said_s = now
+            self._say({"event": "below", "lines": list(lines)})
 
     def choose(self, question: str, choices: Mapping[str, str], otherwise: str) -> str:
         """Return what was said before the interruption."""
@@ -112,10 +118,11 @@ def main(many: Many) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # A handler, where ignoring would do: what is ignored is ignored by the script, too.
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
-    asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Ask)
+    lines = _lines(sys.stdin.fileno())
+    asked = msgspec.json.decode(next(lines), type=Ask)
     say = _saying(sys.stdout.fileno())
     talk = SayingTalk(say)
-    threading.Thread(target=_hear, args=(talk,), daemon=True).start()
+    threading.Thread(target=_hear, args=(talk, lines), daemon=True).start()
     installed = wiring.kits()
     root, state = Path(asked.root), Path(asked.state)
     world = wiring.world(root, state, dict(os.environ), installed)
@@ -127,6 +134,8 @@ def main(many: Many) -> int:
         ended = {"exit_code": error.exit_code, "problem": msgspec.to_builtins(problem_of(error))}
     except KeyboardInterrupt:
         ended = {"exit_code": 130}
+    except Exception as error:  # noqa: BLE001  the last place: a defect is told like any other end
+        ended = _defect(error)
     say({"event": "ended", **ended})
     return int(ended["exit_code"])
 
@@ -143,6 +152,12 @@ def do(world: World, declared: Declared, asked: Ask, talk: SayingTalk, say: Say)
         decided = recalling.recorded(world, declared, asked.number, None)
         opened(asked.number)
         if asked.kind == "resume":
+            if asked.choice not in _CHOICES:
+                raise UsageError(
+                    "usage",
+                    f"run {asked.number} is of one target: `{asked.choice}` is for many",
+                    hint=f"handrail runs show {asked.number}",
+                )
             outcome = running.resume(world, asked.number, decided, talk, choice=asked.choice)
             return _ended(decided, outcome=plain(outcome), exit_code=outcome.exit_code)
         outcome = running.undo(world, asked.number, decided, talk, lose_newer=asked.lose_newer)
@@ -204,6 +219,24 @@ def _saying(number: int) -> Say:
     return say
 
 
-def _hear(talk: SayingTalk) -> None:
-    for line in sys.stdin.buffer:
+def _defect(error: Exception) -> dict[str, Any]:
+    traceback.print_exception(error)  # for the server's log
+    told = HandrailError(
+        "internal",
+        f"a defect of Handrail: {type(error).__name__}: {error}",
+        hint="the server's log has more; `handrail runs` shows what was begun",
+    )
+    return {"exit_code": 1, "problem": msgspec.to_builtins(problem_of(told))}
+
+
+def _lines(number: int) -> Iterator[bytes]:
+    """Yield lines as they come; unbuffered: a thread that waits here holds no lock of Python's."""
+    rest = b""
+    while piece := os.read(number, 65536):
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from whole
+
+
+def _hear(talk: SayingTalk, lines: Iterator[bytes]) -> None:
+    for line in lines:
         talk.word = str(json.loads(line))

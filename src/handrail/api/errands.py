@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from handrail.api import logs
 from handrail.api.errand import Ask
 from handrail.core import records
 from handrail.core.world import World
@@ -190,9 +191,11 @@ class Errands:
             self._hear(errand, json.loads(line))
         code = process.wait()
         listening.join()
+        text = said[0].decode("utf-8", "replace").strip() if said else ""
+        if text:
+            logs.tell("errand", level="warning", errand=errand.id, text=text[-4000:])
         if not errand.ended:
-            why = said[0].decode("utf-8", "replace").strip().rpartition("\n")[2] if said else ""
-            self._hear(errand, _died(code, why))
+            self._hear(errand, _died(code, text.rpartition("\n")[2]))
         for stream in (process.stdin, process.stdout, process.stderr):
             with suppress(OSError):
                 if stream is not None:
@@ -210,7 +213,8 @@ class Errands:
         self._heard(errand, event)
         errand.told += 1
         event["n"] = errand.told
-        if kind == "progress" and errand.events and errand.events[-1]["event"] == "progress":
+        is_passing = kind in {"progress", "below"}
+        if is_passing and errand.events and errand.events[-1]["event"] == kind:
             # How far it was a moment ago is of no use to anybody.
             errand.events[-1] = event
         else:

@@ -283,6 +283,7 @@ class Survey(msgspec.Struct, frozen=True):
     waiting: tuple[dict[str, Any], ...]
     unfinished: tuple[RunLine, ...]
     runs: tuple[RunLine, ...]
+    walks: tuple[dict[str, Any], ...]
     held: tuple[Held, ...]
     glass: tuple[dict[str, Any], ...]
     questions: tuple[dict[str, Any], ...]

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import cast
 
 from handrail import wiring
@@ -66,8 +67,9 @@ def engine_of(server: Server) -> Engine:
     def say(text: str) -> None:
         logs.tell("engine", level="warning", text=text)
 
-    done_by = acts.acts(server.world, declared, lambda _: talk)
-    return wiring.engine(server.world, done_by, say)
+    # Who asked stands in the walk's words: it was not whoever started this server.
+    world = replace(server.world, person="")
+    return wiring.engine(world, acts.acts(world, declared, lambda _: talk), say)
 
 
 def walks(engine: Engine) -> Tick:

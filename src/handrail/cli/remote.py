@@ -295,6 +295,8 @@ def _show_event(call: RemoteCall, event: Mapping[str, Any]) -> None:
             talk.begin(event["stage"], event["text"])
         case "progress":
             talk.progress(event["done"], event["total"])
+        case "below":
+            talk.below(event["lines"])
         case "output":
             talk.output(event["text"].encode())
         case "end":

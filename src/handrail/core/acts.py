@@ -100,7 +100,9 @@ class RunAct:
             covering.claim(self._world, cover)
         decided = self._decide(call, cover)
         talk = self._talk_to(call.target)
-        outcome = running.begin_in_walk(self._world, decided, talk, _of_walk(call))
+        # Whose walk it is, whoever's process goes on with it.
+        world = replace(self._world, person=str(call.body["person"]))
+        outcome = running.begin_in_walk(world, decided, talk, _of_walk(call))
         return self._begun(call, outcome)
 
     def _go_on(self, call: ActCall, number: int, choice: str = "") -> Acted:

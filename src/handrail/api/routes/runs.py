@@ -30,6 +30,7 @@ from handrail.core.surveying import summary
 from handrail.errors import UsageError
 from handrail.plans.canonical import encode
 from handrail.plans.walk_records import walk_chain
+from handrail.ports import Record
 
 _LOOK_S = 0.5
 _PING_LOOKS = 30
@@ -126,21 +127,27 @@ def events(asked: Asked) -> Answer:
 
 
 async def _follow(asked: Asked, number: int) -> AsyncIterator[bytes]:
-    chain, journal = records.run_chain(number), asked.world.journal
-    position, looks, is_over = 0, 0, False
-    while not is_over:
-        found = await asyncio.to_thread(lambda: list(journal.records(chain)))
-        for one in found[position:]:
+    chain, server = records.run_chain(number), asked.server
+    last, looks = 0, 0
+    while True:
+        found = await asyncio.to_thread(_new, asked, chain, last)
+        for one in found:
+            last = one.sequence
             body = {"time": one.time, "kind": one.kind, "body": records.body(one)}
-            yield event_line("record", encode(body), one.sequence)
-        is_over = bool(found) and found[-1].kind == "ended"
-        looks = 0 if len(found) > position else looks + 1
-        position = len(found)
+            yield event_line("record", encode(body), last)
+        is_ended = bool(found) and found[-1].kind == "ended"
+        # What nobody works on here may never end: nobody waits for it at the server's end.
+        if is_ended or (server.is_draining and not server.errands.working()):
+            return
+        looks = 0 if found else looks + 1
         if looks == _PING_LOOKS:
             looks = 0
             yield PING
-        if not is_over:
-            await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_LOOK_S)
+
+
+def _new(asked: Asked, chain: str, after: int) -> list[Record]:
+    return list(asked.world.journal.records(chain, after))
 
 
 def resume(asked: Asked) -> Answer:
