@@ -157,6 +157,9 @@ def test_its_json(fleet: Fleet) -> None:
     shown = fleet.call("runs", "show", "1", "--json").json
     assert [lane["word"] for lane in shown["walk"]["lanes"]] == ["done"] * 4
     assert shown["marks"][0]["kind"] == "wave-begun"
+    explained = fleet.call("explain", "1")
+    assert explained.out.startswith(f"plan {fleet.digest[:4]}-{fleet.digest[4:8]}")
+    assert "ok identity: allow" in explained.out
     child = fleet.call("runs", "show", str(shown["walk"]["lanes"][0]["run"]), "--json").json
     assert child["records"][0]["body"]["walk"] == 1
 

@@ -22,9 +22,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Show the recorded plan with every decision, the silent ones too."""
-    from handrail.core import recalling, records
+    from handrail.core import recalling, records, walks
 
     what = call.options.what
+    if what.isdecimal() and records.is_walk(call.world.journal, int(what)):
+        what = walks.standing(call.world, int(what)).walk.digest
     is_run = what.isdecimal() and int(what) in records.runs(call.world.journal)
     plan = (
         recalling.recorded_plan(call.world, int(what))
@@ -36,8 +38,10 @@ def run(call: Call) -> int:
 
 def show(call: Call, plan: Plan) -> int:
     """Write a recorded plan with every decision."""
+    from handrail.cli import fan_outs, screen
     from handrail.cli import plan as plans
-    from handrail.cli import screen
+    from handrail.core import records
+    from handrail.plans.fan_out import KIND
 
     if call.options.json:
         screen.write_json(plans.as_json(plan))
@@ -49,7 +53,11 @@ def show(call: Call, plan: Plan) -> int:
     lines.append(screen.wrap(f"risk {plan.risk}: {plan.risk_because}", "  "))
     if plan.request.because:
         lines.append(f"because: {plan.request.because}")
-    lines += ["", *screen.measured_lines(plan), *screen.consequence_lines(plan), ""]
+    fan_out = records.fan_out(call.world.journal, plan.digest) if plan.target.kind == KIND else None
+    if fan_out is not None:
+        lines += ["", *fan_outs.fan_out_lines(fan_out, with_next=False), ""]
+    else:
+        lines += ["", *screen.measured_lines(plan), *screen.consequence_lines(plan), ""]
     lines += screen.explanation_lines(plan.decisions)
     screen.write("\n".join(lines))
     return 0

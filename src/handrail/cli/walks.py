@@ -202,6 +202,7 @@ def _anew(call: Call, fan_out: FanOut) -> Fanned:
 
 def run_fanned(call: Call, fanned: Fanned, opened: Callable[[int], None] = lambda _: None) -> int:
     """Run what was planned just now."""
+    from handrail.core import walks
     from handrail.plans.fan_out import walk_of
 
     fan_out = fanned.fan_out
@@ -212,6 +213,7 @@ def run_fanned(call: Call, fanned: Fanned, opened: Callable[[int], None] = lambd
     engine = engine_of(call, board)
     number = engine.submit(walk_of(fan_out, call.world.person), call.world.ids.new())
     opened(number)
+    board.catch_up(walks.standing(call.world, number))
     return follow(call, engine, number, board)
 
 
@@ -265,11 +267,16 @@ class Board:
         self._states: dict[str, str] = {}
         self._wave = ""
         if stands is not None:
+            self.catch_up(stands)
+
+    def catch_up(self, stands: Standing) -> None:
+        """Know what happened before anybody told it."""
+        with self._lock:
             self._wave = stands.walk.waves[stands.wave].name
             self._states = {
                 name.rpartition("/")[0]: one.state
                 for name, one in stands.steps.items()
-                if one.state in {"done", "failed"}
+                if one.state in {"done", "failed", *_GOING}
             }
 
     def told(self, mark: Mark) -> None:
@@ -280,6 +287,9 @@ class Board:
     def _show(self, mark: Mark) -> None:
         target = mark.step.rpartition("/")[0]
         why = str(mark.body.get("why", ""))
+        if target:
+            self._states[target] = mark.kind
+            self._draw()
         if mark.kind == "wave-begun":
             self._wave = str(mark.body.get("wave", ""))
         elif mark.kind == "soaking":
@@ -288,8 +298,6 @@ class Board:
             self._talk.end("undo" if mark.kind == "undo-done" else "run", _of(target, mark, why))
         elif mark.kind in {"failed", "unknown", "undo-failed", "undo-unknown"}:
             self._talk.end(mark.kind, _of(target, mark, why), ok=False)
-        if target:
-            self._states[target] = mark.kind
         self._draw()
 
     def _draw(self) -> None:
