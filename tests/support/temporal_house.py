@@ -1,9 +1,9 @@
-"""Engines on a Temporal server, for the tests that every engine passes: with a worker in between."""
+"""Engines on a Temporal server, with their workers, for the tests that every engine passes."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from handrail.adapters.file_locks import FileLocks
@@ -47,11 +47,17 @@ class TemporalHouse(House):
         )
         with self._making:
             if not any(self._has_worker(engine) for engine in self.engines):
-                found.worker = self.make_worker(acts, **more)
+                found.worker = self.make_worker(acts, most_at_once=more.get("most_at_once", 64))
             self.engines.append(found)
         return found
 
-    def make_worker(self, acts: Mapping[str, Act] | None = None, **more: int) -> TemporalWorker:
+    def make_worker(
+        self,
+        acts: Mapping[str, Act] | None = None,
+        *,
+        secrets: Collection[str] = (),
+        most_at_once: int = 64,
+    ) -> TemporalWorker:
         """Return a worker that works."""
         found = TemporalWorker(
             self.journal,
@@ -60,7 +66,8 @@ class TemporalHouse(House):
             acts or {"fake": self.act},
             self.where,
             say=self.said.append,
-            **more,
+            secrets=secrets,
+            most_at_once=most_at_once,
         )
         found.start()
         return found

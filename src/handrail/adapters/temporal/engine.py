@@ -8,14 +8,15 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from handrail.adapters.embedded.driven import Driven, follow, load
-from handrail.adapters.temporal.link import Link, Where, home, start
+from handrail.adapters.temporal.link import Link, Where, ask_for_nothing, home, start
 from handrail.errors import EngineError, FencedError, RefusedError
 from handrail.plans.canonical import encode_plain, plain
 from handrail.plans.hearing import heard, refusal
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 LARGEST_WORD_BYTES = 64 * 1024
 _TAIL_S = 1.0
+# Of a run that the server had, it is not asked again for so long.
+_SURE_S = 300.0
+_STARTS_AT_ONCE = 16
 _ACTING = frozenset({"begun", "undoing", "cut-off", "undo-cut-off"})
 
 
@@ -70,6 +74,7 @@ class TemporalEngine:
         self._journal, self._clock, self._ids, self._locks = journal, clock, ids, locks
         self._where, self._say = where, say or _say
         self._link = Link(where)
+        self._seen: dict[int, float] = {}
 
     def submit(self, walk: Walk, request_id: str) -> int:
         """Record `walk` as a run, and let it begin; see `ports.Engine`.
@@ -79,7 +84,7 @@ class TemporalEngine:
             EngineError: the server does not answer; nothing was recorded.
         """
         check(walk)
-        self._link.do(_nothing)
+        self._link.do(ask_for_nothing)
         run = self._record(walk, request_id)
         self._start(run, look=False)
         return run
@@ -132,8 +137,14 @@ class TemporalEngine:
         See `ports.Engine`. A run that another process acts on without the server is left to that.
         """
         runs = sorted(run_of(chain) for chain in self._journal.open_chains(walk_chain(0)[:-1]))
-        free = [run for run in runs if self._locks.holder(walk_chain(run)) is None]
-        return sum(self._link.do(partial(self._started, run)) for run in free)
+        now_s = self._clock.elapsed_s()
+        self._seen = {run: at_s for run, at_s in self._seen.items() if now_s - at_s < _SURE_S}
+        unsure = [run for run in runs if run not in self._seen]
+        free = [run for run in unsure if self._locks.holder(walk_chain(run)) is None]
+        if not free:
+            return 0
+        self._seen.update(dict.fromkeys(free, now_s))
+        return self._link.do(partial(self._all_started, free))
 
     def follow(
         self, run: int, told: Callable[[Mark], None], timeout_s: float | None = None
@@ -183,6 +194,16 @@ class TemporalEngine:
             self._link.do(partial(self._started, run, look=look))
         except EngineError as error:
             self._say(f"run {run} goes on once a worker has looked: {error.message}")
+
+    async def _all_started(self, runs: Sequence[int], client: Client) -> int:
+        """Start what the server does not have; return how many those were."""
+        together = asyncio.Semaphore(_STARTS_AT_ONCE)
+
+        async def started(run: int) -> bool:
+            async with together:
+                return await self._started(run, client)
+
+        return sum(await asyncio.gather(*map(started, runs)))
 
     async def _started(self, run: int, client: Client, *, look: bool = False) -> bool:
         name = home(self._journal, self._where)
@@ -234,11 +255,6 @@ class TemporalEngine:
             if signal.id not in marked:
                 course = step(course, heard(course, signal))
         return course
-
-
-async def _nothing(client: object) -> None:
-    """Ask for nothing: it is enough to be connected."""
-    del client
 
 
 def _run_in(record: Record) -> int:

@@ -13,6 +13,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,9 @@ DEFAULT_HEARTBEAT_S = 10.0
 _HOME_CHARACTERS = 12
 _OWN_CHAIN = "temporal"
 _CLOSING_S = 5.0
+# A worker that stands still may have been handed a workflow's task: another one gets it then.
+_THINKING = timedelta(seconds=5)
+_ANSWER = timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,6 @@ async def connect(where: Where) -> Client:
     Raises:
         EngineError: the server does not answer, or has no such namespace.
     """
-    from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest  # noqa: PLC0415  heavy
     from temporalio.client import Client  # noqa: PLC0415
     from temporalio.envconfig import ClientConfigProfile  # noqa: PLC0415
     from temporalio.service import RPCError  # noqa: PLC0415
@@ -128,11 +131,18 @@ async def connect(where: Where) -> Client:
     }
     try:
         client = await Client.connect(**settings)
-        request = DescribeNamespaceRequest(namespace=where.namespace)
-        await client.workflow_service.describe_namespace(request)
+        await ask_for_nothing(client)
     except (RPCError, RuntimeError) as error:
         raise away(where, error) from error
     return client
+
+
+async def ask_for_nothing(client: Client) -> None:
+    """See that the server answers, and has the namespace."""
+    from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest  # noqa: PLC0415  heavy
+
+    request = DescribeNamespaceRequest(namespace=client.namespace)
+    await client.workflow_service.describe_namespace(request, timeout=_ANSWER)
 
 
 def away(where: Where, error: BaseException) -> EngineError:
@@ -223,6 +233,8 @@ async def start(client: Client, where: Where, name: str, run: int, *, look: bool
             id=workflow_id(name, run),
             task_queue=queue(name),
             start_signal="look" if look else None,
+            task_timeout=_THINKING,
+            rpc_timeout=_ANSWER,
         )
     except WorkflowAlreadyStartedError:
         return False

@@ -31,11 +31,13 @@ from handrail.ports import Act, Clock, Journal, Locks
 
 _PREFIX = walk_chain(0)[:-1]
 # How often it looks for words, for runs that nobody started, and at all of them.
-_WORDS_S, _FRESH_S, _ALL_S = 1.0, 5.0, 300.0
+_WORDS_S, _FRESH_S, _ALL_S = 0.3, 5.0, 300.0
 _STARTS_AT_ONCE = 16
 _JOURNAL_THREADS = 8
 _RECORDED_S = 10.0
 _SOON_S = 0.05
+# A workflow whose worker is gone is played again by another one after this.
+_STICKY = timedelta(seconds=2)
 DEFAULT_GRACE_S = 60.0
 
 
@@ -149,6 +151,7 @@ class TemporalWorker:
             activity_executor=pool,
             max_concurrent_activities=_JOURNAL_THREADS,
             workflow_runner=runner,
+            sticky_queue_schedule_to_start_timeout=_STICKY,
             # What was decided by another Handrail is not played again: it begins anew.
             workflow_failure_exception_types=[NondeterminismError],
             graceful_shutdown_timeout=timedelta(seconds=_RECORDED_S),

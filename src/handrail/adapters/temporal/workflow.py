@@ -53,6 +53,8 @@ _WRITTEN_BYTES = 512 * 1024
 _LONG_EVENTS, _TOO_LONG_EVENTS = 8_000, 24_000
 _LONG_BYTES = 16 * 1024 * 1024
 _LONGEST_ACT = timedelta(days=3650)
+# A worker that stands still may have been handed such a task: another one gets it soon.
+_WRITING, _READING = timedelta(seconds=10), timedelta(seconds=30)
 _AGAIN = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)
 )
@@ -157,7 +159,7 @@ class WalkWorkflow:
     async def _do(self, name: str, told: Plain) -> Any:
         """Let an activity read or write the journal, as often as it takes."""
         return await workflow.execute_activity(
-            name, told, start_to_close_timeout=timedelta(seconds=60), retry_policy=_AGAIN
+            name, told, start_to_close_timeout=_WRITING, retry_policy=_AGAIN
         )
 
     # Loading.
@@ -199,7 +201,7 @@ class WalkWorkflow:
             name,
             {"run": self._run, **told},
             result_type=bytes,
-            start_to_close_timeout=timedelta(seconds=120),
+            start_to_close_timeout=_READING,
             retry_policy=_AGAIN,
         )
         return bytes(found)
@@ -291,8 +293,7 @@ class WalkWorkflow:
     def _is_full(self, more: int) -> bool:
         if len(self._acting) + more >= _MOST_AT_ONCE:
             return True
-        most = int(self._told.get("too_long_events", _TOO_LONG_EVENTS))
-        return self._events() > most
+        return self._events() > _TOO_LONG_EVENTS
 
     # Writing.
 
@@ -394,8 +395,7 @@ class WalkWorkflow:
     def _is_long(self) -> bool:
         """Whether the history is to be given up."""
         size_bytes = workflow.info().get_current_history_size() - self._base_bytes
-        most = int(self._told.get("long_events", _LONG_EVENTS))
-        return self._events() > most or size_bytes > _LONG_BYTES
+        return self._events() > _LONG_EVENTS or size_bytes > _LONG_BYTES
 
     def _is_time(self) -> bool:
         """Whether there is something to think about, whatever the time is."""
