@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,13 @@ with FileLocks(Path(sys.argv[1])).hold('store/pilot-db', 'ana, run 7'):
 
 
 @pytest.fixture(params=["file", "postgres", "memory"])
-def locks(request: pytest.FixtureRequest, tmp_path: Path) -> Locks:
+def locks(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Locks]:
     if request.param == "postgres":
         link = Link(request.getfixturevalue("journal_url"))
-        request.addfinalizer(link.close)
-        return PostgresLocks(link, FakeClock())
-    return FileLocks(tmp_path / "locks") if request.param == "file" else MemoryLocks()
+        yield PostgresLocks(link, FakeClock())
+        link.close()
+    else:
+        yield FileLocks(tmp_path / "locks") if request.param == "file" else MemoryLocks()
 
 
 def test_nobody_holds_what_was_never_held(locks: Locks) -> None:

@@ -162,7 +162,7 @@ class PostgresJournal:
     def wait(self, chain: str, after: int, timeout_s: float) -> bool:
         """Wait, in real time, for a record of anybody; see `ports.Journal`.
 
-        A record of this process is seen at once, another's within a quarter of a second.
+        It is seen within a quarter of a second; one of this process mostly at once.
         """
         until = time.monotonic() + timeout_s
         while not (found := self._goes_beyond(chain, after)):
