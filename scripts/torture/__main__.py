@@ -62,8 +62,9 @@ def _run(name: str, *, short: bool) -> bool:
 
 
 def _fuzz() -> bool:
-    """Run the fuzz tests of the guards with many more examples."""
-    argv = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "-m", "hypothesis", "tests/wire"]
+    """Run the fuzz tests of the guards and of the API with many more examples."""
+    argv = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "-m", "hypothesis"]
+    argv += ["tests/wire", "tests/api/test_description.py"]
     environment = {**os.environ, "HYPOTHESIS_PROFILE": "torture"}
     return subprocess.run(argv, cwd=TOP, env=environment, check=False).returncode == 0
 
