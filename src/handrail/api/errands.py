@@ -168,7 +168,8 @@ class Errands:
 
     def _start(self, errand: Errand, ask: Ask) -> None:
         process = subprocess.Popen(
-            [sys.executable, "-m", "handrail", "errand"],
+            # -P: nothing of the repository, in which it works, is taken for a module.
+            [sys.executable, "-P", "-m", "handrail", "errand"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

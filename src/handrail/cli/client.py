@@ -25,7 +25,9 @@ from urllib.parse import urlsplit
 
 from handrail.errors import CODES, HandrailError, Place, RefusedError, StoreError, UsageError
 
-_TIMEOUT_S = 120.0
+_TIMEOUT_S = 600.0
+# A stream says at least so often that it is still there.
+_STREAM_S = 60.0
 _ATTEMPTS = 4
 _FIRST_WAIT_S = 0.3
 _LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -85,7 +87,9 @@ class Server:
                 finally:
                     connection.close()
             except (OSError, http.client.HTTPException) as error:
-                if attempt + 1 == _ATTEMPTS or isinstance(error, ssl.SSLError):
+                # Who is only slow would do the same again and again.
+                is_final = isinstance(error, ssl.SSLError | TimeoutError)
+                if attempt + 1 == _ATTEMPTS or is_final:
                     raise self._unreachable(error) from error
                 time.sleep(_FIRST_WAIT_S * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
@@ -97,7 +101,7 @@ class Server:
             HandrailError: as the server says, or the connection broke.
         """
         headers = self._headers(None) | ({"Last-Event-ID": str(last)} if last else {})
-        connection = self._connected(_TIMEOUT_S)
+        connection = self._connected(_STREAM_S)
         try:
             answer = self._sent(connection, "GET", path, headers, None)
             if answer.status != http.client.OK:
