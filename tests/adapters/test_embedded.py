@@ -323,18 +323,26 @@ def test_no_more_steps_act_than_there_may_be_threads(house: House) -> None:
         assert engine.follow(run, nothing, 30).outcome == "done"
 
 
+def press_ctrl_c(engine: EmbeddedEngine) -> None:
+    """Interrupt this thread as soon as it follows a run, and not before."""
+    main = threading.get_ident()
+
+    def press() -> None:
+        wait_until(lambda: bool(engine._loop._followers))
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=press).start()
+
+
 def test_ctrl_c_cancels_a_run_that_has_begun(house: House) -> None:
     """Ctrl-C begins nothing more, asks what runs to end, records that, and is passed on."""
     engine = made(house)
     house.act.hold("store/0/s0")
     run = engine.submit(simple_walk(1, 2), "one")
     house.act.wait_for("store/0/s0")
-    told: list[Mark] = []
-    main = threading.get_ident()
-    threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+    press_ctrl_c(engine)
     with pytest.raises(KeyboardInterrupt):
-        engine.follow(run, told.append, 30)
-    assert told[-1].kind in {"held", "done"}
+        engine.follow(run, nothing, 30)
     found = engine.load(run)
     assert (found.state, found.why) == ("held", "cancelled by ana: Ctrl-C")
     assert found.steps["store/0/s0"].state == "done"
@@ -347,8 +355,7 @@ def test_ctrl_c_leaves_a_run_that_waits_as_it_is(house: House) -> None:
     engine = made(house)
     begins = time_text(house.clock.now() + timedelta(days=2))
     run = engine.submit(simple_walk(1, 1, begins_at=begins), "one")
-    main = threading.get_ident()
-    threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+    press_ctrl_c(engine)
     with pytest.raises(KeyboardInterrupt):
         engine.follow(run, nothing, 30)
     assert house.kinds(run) == ["opened"]
