@@ -30,8 +30,10 @@ if __name__ == "__main__":  # as a program it is not found through pytest's path
 from handrail.adapters.file_locks import FileLocks
 from handrail.adapters.system import SystemClock
 from handrail.adapters.temporal.link import Where
+from handrail.adapters.temporal.worker import TemporalWorker
+from handrail.errors import EngineError
 from handrail.plans.walk import step_id
-from handrail.ports import ActCall, Acted
+from handrail.ports import ActCall, Acted, Journal
 from support.engines import wait_until
 from support.walk_killing import EffectAct, journal_at
 
@@ -157,11 +159,20 @@ def wait_for_deed(folder: Path, what: str, step: str, times: int = 1) -> None:
 
 
 def _work(told: dict[str, Any]) -> None:
-    from handrail.adapters.temporal.worker import TemporalWorker
-
-    folder = Path(told["folder"])
     random.seed(told["seed"])
     with journal_at(told["journal"]) as journal:
+        worker = _started(journal, told)
+        signal.signal(signal.SIGTERM, lambda *_: worker.end())
+        print("up", flush=True)
+        threading.Thread(target=_end_with_input, args=(worker.end,), daemon=True).start()
+        while not worker.wait(0.2):
+            pass
+
+
+def _started(journal: Journal, told: dict[str, Any]) -> TemporalWorker:
+    """Return a worker that works, once the server lets it."""
+    folder = Path(told["folder"])
+    while True:
         worker = TemporalWorker(
             journal,
             SystemClock(),
@@ -171,12 +182,12 @@ def _work(told: dict[str, Any]) -> None:
             say=lambda text: print(text, file=sys.stderr, flush=True),
             most_at_once=told["most_at_once"],
         )
-        signal.signal(signal.SIGTERM, lambda *_: worker.end())
-        worker.start()
-        print("up", flush=True)
-        threading.Thread(target=_end_with_input, args=(worker.end,), daemon=True).start()
-        while not worker.wait(0.2):
-            pass
+        try:
+            worker.start()
+        except EngineError:
+            time.sleep(0.2)  # the server was killed just now, too
+        else:
+            return worker
 
 
 def _end_with_input(end: Callable[[], None]) -> None:
