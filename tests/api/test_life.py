@@ -79,6 +79,17 @@ def test_end_lets_a_run_end(waiting: Team, tmp_path: Path) -> None:
     assert waiting.query("SELECT count(*) FROM sessions") == 0
 
 
+def test_stop_at_the_end(waiting: Team, tmp_path: Path) -> None:
+    """A server that is about to end still takes the word to stop what it waits for."""
+    with serving(waiting, "--grace", "60") as served:
+        begin(served, tmp_path)
+        served.process.send_signal(signal.SIGTERM)
+        until(lambda: served.ask("GET", "/readyz", token=None).status == 503)
+        assert served.ask("POST", "/v1/runs/1/stop", {"then": "undo"}).status == 202
+        assert served.process.wait(30) == 0
+    assert waiting.query("SELECT count(*) FROM sessions") == SESSIONS
+
+
 def outcome(team: Team) -> str:
     """Return how run 1 ended, as the journal has it."""
     return str(team.call("runs", "--json").json["runs"][0]["outcome"])

@@ -93,7 +93,7 @@ class Route:
         status: when all went well.
         content_type: of the answer.
         is_once: whether an `Idempotency-Key` makes a second request give the first one's answer.
-        begins: whether something begins by it: refused by a server that is about to end.
+        ends: whether it ends something: then also a server that is about to end takes it.
     """
 
     method: str
@@ -108,11 +108,12 @@ class Route:
     status: int = 200
     content_type: str = "application/json"
     is_once: bool = False
+    ends: bool = False
 
     @property
     def begins(self) -> bool:
         """Whether something may begin by it."""
-        return self.method != "GET"
+        return self.method != "GET" and not self.ends
 
     @property
     def name(self) -> str:

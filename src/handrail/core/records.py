@@ -11,6 +11,9 @@ resource-<resource>         `run-begun` and `run-ended`: who changed it, in orde
 run-<number>                one run; of a walk where `opened` says so
 walk-<number>               the marks of a walk, written by its engine alone
 clone-<id>                  `made`, `destroyed`
+tokens                      `created`, `revoked`, `used` once an hour at most: never the token
+errand-<id>                 `opened`, `ended`: what a server began for a person
+request-<hash>              `answered`: what a request with an idempotency key was told
 """
 
 from __future__ import annotations

@@ -278,5 +278,6 @@ ROUTES = (
         body=Stopping,
         answer=ErrandState,
         status=202,
+        ends=True,
     ),
 )
