@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,16 @@ def test_killed_at_any_moment(killer: Killer, address: str, tmp_path: Path) -> N
                 trial.go_on(killer, is_killed=trial.kills < _KILLS // 2)
         trial.judge()
     print(f"{kind}: {trial.kills} kills, {len(trial.walks)} runs, seed {seed}")
+
+
+def test_three_processes_over_one_journal(killer: Killer, address: str, tmp_path: Path) -> None:
+    """Engines that take up the same runs at once do each step once: the fence decides."""
+    others = [Killer(), Killer()]
+    with journal_at(address) as journal, ThreadPoolExecutor() as pool:
+        trial = Trial(journal, address, tmp_path, seed=7)
+        trial.submit(2)
+        while trial.speak():
+            tuple(pool.map(lambda one: trial.go_on(one, is_killed=False), [killer, *others]))
+        trial.judge()
+    for other in others:
+        other.end()
