@@ -30,6 +30,8 @@ _FUZZ, _KILLS = "fuzz", "kills"
 _LONG = (_FUZZ, _KILLS)
 # Half of them over each database; HANDRAIL_KILLS says otherwise.
 _KILLS_EACH = "1000"
+# Of workers and servers of Temporal, which take longer to start; HANDRAIL_TEMPORAL_KILLS.
+_TEMPORAL_KILLS = "200"
 
 
 def main() -> int:
@@ -73,7 +75,11 @@ def _kill() -> bool:
     """Kill engines in mid-run; the count and the seed are printed."""
     argv = [sys.executable, "-m", "pytest", "-q", "-s", "-n", "0", "tests/adapters"]
     argv += ["-k", "killed_at_any_moment", "-p", "no:randomly"]
-    environment = {"HANDRAIL_KILLS": _KILLS_EACH, **os.environ}
+    environment = {
+        "HANDRAIL_KILLS": _KILLS_EACH,
+        "HANDRAIL_TEMPORAL_KILLS": _TEMPORAL_KILLS,
+        **os.environ,
+    }
     return subprocess.run(argv, cwd=TOP, env=environment, check=False).returncode == 0
 
 
