@@ -82,7 +82,9 @@ def command(
     return Command(
         argv=words,
         cwd=world.root,
-        environment=_there(plan, _environment(world, operation, plan, connection, token, home)),
+        environment=_there(
+            operation, plan, _environment(world, operation, plan, connection, token, home)
+        ),
         timeout_s=step.timeout_s + (_waiting_s(operation, plan) if waits else 0),
         output=folder / ("undo.log" if undo else "output.log"),
         confine=confine,
@@ -120,11 +122,12 @@ def _environment(
     }
 
 
-def _there(plan: Plan, environment: Mapping[str, str]) -> Mapping[str, str]:
+def _there(operation: Operation, plan: Plan, environment: Mapping[str, str]) -> Mapping[str, str]:
     """Return what a script's environment is where it runs: a node has its own PATH and HOME."""
     if not plan.runs_on:
         return environment
-    return {name: value for name, value in environment.items() if name not in _OF_A_PLACE}
+    left_out = _OF_A_PLACE - set(operation.inherit)
+    return {name: value for name, value in environment.items() if name not in left_out}
 
 
 def _from_afar(connection: Connection) -> tuple[Connection, tuple[Forward, ...]]:
