@@ -124,8 +124,10 @@ def test_of_nothing(fake: FakeWorld) -> None:
 def test_at_the_same_moment_as_the_run(tmp_path: Path) -> None:
     """Of a withdrawal and a run in the same moment one wins, and the other is told."""
     team = make_team(tmp_path / "team")
+    team.rehearse("reset-pilot")
     for _ in range(4):
-        plan = team.make_ready("reset-pilot").plan
+        team.approve(team.decide("reset-pilot"))
+        plan = team.decide("reset-pilot").plan
         barrier = threading.Barrier(2)
         told: list[str] = []
 
