@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from temporalio import activity
@@ -67,6 +68,13 @@ def engine(house: TemporalHouse) -> TemporalEngine:
     )
     house.engines.append(found)
     return found
+
+
+@contextmanager
+def beat_once(slot: object, _every_s: float) -> Iterator[None]:
+    """Say once that an attempt lives, and never again."""
+    activity.heartbeat(slot)
+    yield
 
 
 class _Ids:
@@ -128,15 +136,9 @@ def test_a_worker_comes_back_from_the_dead(
     house: TemporalHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody acts on a step while the worker that was given up still does; then it is checked."""
-
-    @contextmanager
-    def once(slot: object, _every_s: float) -> Iterator[None]:
-        activity.heartbeat(slot)
-        yield
-
     engine = house.make()
     with monkeypatch.context() as silent:
-        silent.setattr(hands, "_beating", once)
+        silent.setattr(hands, "_beating", beat_once)
         house.act.hold("store/0/s0")
         run = engine.submit(simple_walk(1, 1, recovery="check"), "one")
         house.act.wait_for("store/0/s0")
@@ -147,6 +149,28 @@ def test_a_worker_comes_back_from_the_dead(
     house.act.release("store/0/s0")
     assert engine.follow(run, nothing, 60).outcome == "done"
     assert [call[0] for call in house.act.calls] == ["do", "check"]
+
+
+def test_who_finds_out_is_lost_too(house: TemporalHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that is not heard of any more is made again, once nobody acts on the step."""
+    waits: list[int] = []
+    wait_for = hands.Hands._wait_for
+
+    def counted(self: hands.Hands, were: Sequence[Any], asked: hands.Asked) -> None:
+        waits.append(len(were))
+        wait_for(self, were, asked)
+
+    engine = house.make()
+    with monkeypatch.context() as silent:
+        silent.setattr(hands, "_beating", beat_once)
+        silent.setattr(hands.Hands, "_wait_for", counted)
+        house.act.hold("store/0/s0")
+        run = engine.submit(simple_walk(1, 1, recovery="check"), "one")
+        wait_until(lambda: 2 in waits, lambda: str(waits))
+    assert house.act.count("store/0/s0", "check") == 0
+    house.act.release("store/0/s0")
+    assert engine.follow(run, nothing, 60).outcome == "done"
+    assert house.act.count("store/0/s0", "do") == 1
 
 
 def test_a_worker_that_is_told_to_end_records_its_step(

@@ -14,7 +14,7 @@ import contextvars
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -70,7 +70,7 @@ class Hands:
         asked = Asked()
         beats_s = float(told["heartbeat_s"]) / _BEATS
         with self._held(run, move) as slot, _beating(slot, beats_s):
-            self._wait_for(told.get("was"), asked)
+            self._wait_for(told["was"], asked)
             found = told["call"]
             given = call_in(found) if found else self._read(run, int(told["sequence"]), move)
             mark = act_on(self._acts, run, move, given, asked.is_over)
@@ -94,12 +94,13 @@ class Hands:
                     yield {"slot": name, "who": who}
                     return
 
-    def _wait_for(self, was: Plain | None, asked: Asked) -> None:
-        """Return once whoever was not heard of any more does not act on the step."""
-        while was is not None and self._locks.holder(was["slot"]) == was["who"]:
-            if asked.is_over():
-                raise ApplicationError(f"{was['who']} still acts", non_retryable=True)
-            time.sleep(_LOOK_S)
+    def _wait_for(self, were: Sequence[Plain], asked: Asked) -> None:
+        """Return once nobody acts on the step who was not heard of any more."""
+        for was in were:
+            while self._locks.holder(was["slot"]) == was["who"]:
+                if asked.is_over():
+                    raise ApplicationError(f"{was['who']} still acts", non_retryable=True)
+                time.sleep(_LOOK_S)
 
     def _read(self, run: int, sequence: int, move: Acting) -> Call:
         """Return what the act is told, from the journal: it was too large to cross."""

@@ -77,10 +77,11 @@ class WalkWorkflow:
         self._acting: dict[str, Acting] = {}
         self._handles: dict[str, workflow.ActivityHandle[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._was: dict[str, Plain] = {}
+        self._was: dict[str, list[Plain]] = {}
         self._wakes_at: datetime | None = None
         self._latest = datetime.min.replace(tzinfo=UTC)
         self._is_word_open = True
+        self._is_stirred = False
         self._defect: BaseException | None = None
         self._ending: set[str] = set()
         self._base_events = self._base_bytes = 0
@@ -104,9 +105,11 @@ class WalkWorkflow:
 
         Args:
             told: `run`, `heartbeat_s` and `steps_queue`; of a walk that is gone on with also
-                `heard`: sequence of the last word that was heard.
+                `heard`: sequence of the last word that was heard, and `was`: who may still act on
+                a step, and was not heard of any more.
         """
         self._told = told
+        self._was = dict(told.get("was", {}))
         walking = asyncio.create_task(self._walk())
         while True:
             try:
@@ -134,7 +137,8 @@ class WalkWorkflow:
                 if not self._has_news():
                     return self.course.outcome
             if self._is_long() and not (self._acting or self._has_news()):
-                workflow.continue_as_new({**self._told, "heard": self._heard})
+                more = {"heard": self._heard, "was": self._was}
+                workflow.continue_as_new({**self._told, **more})
             await self._rest()
 
     @property
@@ -252,7 +256,7 @@ class WalkWorkflow:
             course = step(course, fact)
             marks.append(fact)
         facts, doing = len(marks), list[Acting]()
-        self._wakes_at = None
+        self._wakes_at, self._is_stirred = None, False
         now = self._now()
         while True:
             found = moves(course, now, now)
@@ -341,7 +345,7 @@ class WalkWorkflow:
             "move": move_out(move),
             "call": told,
             "heartbeat_s": self._told["heartbeat_s"],
-            "was": self._was.pop(move.step, None),
+            "was": self._was.get(move.step, []),
         }
         handle = workflow.start_activity(
             "act",
@@ -356,6 +360,7 @@ class WalkWorkflow:
         self._handles[move.step] = handle
         try:
             facts = [mark_in(await handle)]
+            self._was.pop(move.step, None)
         except ActivityError as error:
             facts = self._lost(move, error)
         del self._acting[move.step], self._handles[move.step]
@@ -366,8 +371,11 @@ class WalkWorkflow:
         """Return the facts of a step whose worker did not come back with it."""
         cause = error.cause
         if isinstance(cause, LateError) and cause.last_heartbeat_details:
-            self._was[move.step] = cause.last_heartbeat_details[-1]
+            # Every one of them may still act: who comes next waits for all.
+            was = self._was.get(move.step, [])
+            self._was[move.step] = [*was, cause.last_heartbeat_details[-1]]
         if isinstance(move, Check):
+            self._is_stirred = True
             return []  # it changes nothing: it is told again
         why = f"its worker is not heard of any more: {cause or error}"[:300]
         facts = [Mark("taken", move.step, body={"by": self._name(), "why": why})]
@@ -400,7 +408,7 @@ class WalkWorkflow:
     def _is_time(self) -> bool:
         """Whether there is something to think about, whatever the time is."""
         is_free = not self._acting and self._is_long()
-        return self._has_news() or self._defect is not None or is_free
+        return self._has_news() or self._is_stirred or self._defect is not None or is_free
 
     async def _rest(self) -> None:
         """Wait until there is something to think about."""
