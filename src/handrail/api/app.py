@@ -35,6 +35,7 @@ from handrail.core import people
 from handrail.core.people import Token
 from handrail.core.world import Declared
 from handrail.errors import HandrailError, RefusedError, UsageError
+from handrail.plans import decoding
 from handrail.plans.canonical import encode_plain, sha256
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -196,7 +197,7 @@ def _query(route: Route, request: Request) -> Any:
     if len({key for key, _ in given}) != len(given):
         raise UsageError("api.request", "a parameter is given twice")
     try:
-        return msgspec.convert(dict(given), route.query, strict=False)
+        return decoding.decode(dict(given), route.query, strict=False)
     except msgspec.ValidationError as error:
         raise UsageError("api.request", f"the query is not right: {error}") from error
 
@@ -236,7 +237,7 @@ def _body(route: Route, content: bytes) -> Any:
     if route.body is None:
         return None
     try:
-        return msgspec.json.decode(content, type=route.body)
+        return decoding.decode_json(content, route.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError("api.request", f"the body is not right: {error}") from error
 

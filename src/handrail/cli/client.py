@@ -20,11 +20,12 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from handrail.errors import CODES, HandrailError, Place, RefusedError, StoreError, UsageError
 
+T = TypeVar("T")
 _TIMEOUT_S = 600.0
 # A stream says at least so often that it is still there.
 _STREAM_S = 60.0
@@ -244,3 +245,23 @@ class _SocketConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(os.fspath(self._file))
+
+
+def value_of(found: object, kind: type[T]) -> T:
+    """Return an answer as the core's own value.
+
+    Raises:
+        HandrailError: it is of another version's form.
+    """
+    import msgspec
+
+    from handrail.plans import decoding
+
+    try:
+        return decoding.decode(found, kind)
+    except msgspec.ValidationError as error:
+        raise HandrailError(
+            "remote.answer",
+            f"the server's answer is not understood: {error}",
+            hint="server and command line should be of one version",
+        ) from error

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from handrail.cli import remote_people
 from handrail.cli.call import Call
-from handrail.cli.client import Server, StoppedError, error_of
+from handrail.cli.client import Server, StoppedError, error_of, value_of
 from handrail.errors import HandrailError, RefusedError, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class _Away:
             raise AssertionError(f"the chain {chain} is the server's own")
         found = self._server.ask("GET", f"/v1/runs/{number}/marks")
         for one in found["records"]:
-            record = _value(one, _record())
+            record = value_of(one, _record())
             if record.sequence > after:
                 yield record
 
@@ -105,28 +105,10 @@ def run(name: str, module: ModuleType, words: Sequence[str]) -> int:
     return command(RemoteCall.parse(name, module, words))
 
 
-def _value(found: object, kind: type[T]) -> T:
-    """Return an answer as the core's own value.
-
-    Raises:
-        HandrailError: it is of another version's form.
-    """
-    import msgspec
-
-    try:
-        return msgspec.convert(found, kind)
-    except msgspec.ValidationError as error:
-        raise HandrailError(
-            "remote.answer",
-            f"the server's answer is not understood: {error}",
-            hint="server and command line should be of one version",
-        ) from error
-
-
 def _plan(found: object) -> Plan:
     from handrail.plans.model import Plan
 
-    return _value(found, Plan)
+    return value_of(found, Plan)
 
 
 def _decided(plan: Plan) -> Decided:
@@ -177,7 +159,7 @@ def _show_judged(call: RemoteCall, found: Mapping[str, Any], *, with_next: bool 
     if found.get("fan_out") is None:
         plans.show(call, plan, with_next=with_next)
     else:
-        walks.show_fan_out(call, _value(found["fan_out"], FanOut), with_next=with_next)
+        walks.show_fan_out(call, value_of(found["fan_out"], FanOut), with_next=with_next)
     return plan
 
 
@@ -222,7 +204,7 @@ def _show_run(call: RemoteCall, ended: Mapping[str, Any]) -> int:
 
     if "outcome" not in ended:
         return int(ended["exit_code"])
-    outcome = _value(ended["outcome"], Outcome)
+    outcome = value_of(ended["outcome"], Outcome)
     return runs.show(call, outcome, _decided(_plan(ended["plan"])), int(ended["exit_code"]))
 
 
@@ -344,7 +326,7 @@ def _approve(call: RemoteCall) -> int:
     said = {"because": options.because, "name": name, "standing_s": standing_s}
     path = f"/v1/plans/{plan.digest}"
     drafted = call.server.ask("POST", f"{path}/approval-drafts", said)
-    approval = _value(drafted["approval"], Approval)
+    approval = value_of(drafted["approval"], Approval)
     payload = observing.payload(approval, plan.target.resource)
     bounds = bounds_of(plan) if standing_s else None
     is_same = approval.digest == plan.digest and approval.bounds == bounds
@@ -355,7 +337,7 @@ def _approve(call: RemoteCall) -> int:
     signature = call.world.keys.sign(payload, approve.key_of(call))
     body = {"approval": {**_mapping(plain(approval)), "signature": signature}}
     answered = call.server.ask("POST", f"{path}/approvals", body)
-    approval = _value(answered["approval"], Approval)
+    approval = value_of(answered["approval"], Approval)
     if options.json:
         screen.write_json({"format": 1, "approval": plain(approval)})
         return 0
@@ -371,7 +353,7 @@ def _release(call: RemoteCall) -> int:
     from handrail.plans.canonical import plain
 
     options = call.options
-    held = [_value(one, Held) for one in call.server.ask("GET", "/v1/holds")["held"]]
+    held = [value_of(one, Held) for one in call.server.ask("GET", "/v1/holds")["held"]]
     found = [one for one in held if one.id.startswith(options.id)]
     release.confirm(call, found)
     if len(found) != 1:
@@ -384,7 +366,7 @@ def _release(call: RemoteCall) -> int:
     path = f"/v1/holds/{found[0].id}"
     said = {"allow": not options.refuse, "because": options.because}
     drafted = call.server.ask("POST", f"{path}/release-drafts", said)
-    unsigned = _value(drafted["release"], Release)
+    unsigned = value_of(drafted["release"], Release)
     payload = holding.payload(found[0], unsigned)
     if unsigned.allow is options.refuse or payload != drafted["payload"].encode():
         raise RefusedError(
@@ -393,7 +375,7 @@ def _release(call: RemoteCall) -> int:
     signature = call.world.keys.sign(payload, approve.key_of(call))
     body = {"release": {**_mapping(plain(unsigned)), "signature": signature}}
     answered = call.server.ask("POST", f"{path}/releases", body)
-    return release.show(call, _value(answered["release"], Release))
+    return release.show(call, value_of(answered["release"], Release))
 
 
 def _runs(call: RemoteCall) -> int:

@@ -7,10 +7,11 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from handrail.errors import HandrailError, RefusedError, UsageError
+from handrail.cli.client import value_of
+from handrail.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from handrail.cli.remote import RemoteCall
@@ -25,8 +26,8 @@ def approvals(call: RemoteCall) -> int:
     from handrail.plans.model import Approval
 
     found = call.server.ask("GET", "/v1/approvals")
-    once = [_value(one, Approval) for one in found["once"]]
-    return command.show(call, once, [_value(one, Living) for one in found["standing"]])
+    once = [value_of(one, Approval) for one in found["once"]]
+    return command.show(call, once, [value_of(one, Living) for one in found["standing"]])
 
 
 def withdraw(call: RemoteCall) -> int:
@@ -41,13 +42,13 @@ def withdraw(call: RemoteCall) -> int:
     wanted = options.what.replace("-", "").lower()
     done = []
     for found, payload in zip(drafted["withdrawals"], drafted["payloads"], strict=True):
-        said = _value(found, Withdrawal)
+        said = value_of(found, Withdrawal)
         if not (said.id.startswith(wanted) or said.digest.startswith(wanted)):
             continue
         signature = _signed(call, withdrawing.payload(said), payload)
         body = {"withdrawal": {**found, "signature": signature}}
         answered = call.server.ask("POST", f"{path}/withdrawals", body)
-        done.append(_value(answered["withdrawal"], Withdrawal))
+        done.append(value_of(answered["withdrawal"], Withdrawal))
     return command.show(call, done)
 
 
@@ -71,14 +72,14 @@ def review(call: RemoteCall) -> int:
         raise UsageError("usage", "say in words what was found", hint='--because "..."')
     path = f"/v1/glass/{_part(options.what)}"
     drafted = call.server.ask("POST", f"{path}/review-drafts", {"because": options.because})
-    broken, said = _value(drafted["glass"], Break), _value(drafted["review"], Review)
+    broken, said = value_of(drafted["glass"], Break), value_of(drafted["review"], Review)
     command.confirm(call, broken)
     if (said.id, said.because) != (broken.glass.id, options.because):
         raise _other()
     signature = _signed(call, breaking.review_payload(broken, said), drafted["payload"])
     body = {"review": {**drafted["review"], "signature": signature}}
     answered = call.server.ask("POST", f"{path}/reviews", body)
-    return command.show(call, _value(answered["glass"], Break))
+    return command.show(call, value_of(answered["glass"], Break))
 
 
 def answer(call: RemoteCall) -> int:
@@ -91,7 +92,7 @@ def answer(call: RemoteCall) -> int:
     path = f"/v1/runs/{options.run}/questions"
     if not options.name:
         found = call.server.ask("GET", path)["questions"]
-        return command.show(call, [_value(one, Asked) for one in found])
+        return command.show(call, [value_of(one, Asked) for one in found])
     command.insist(call)
     said = {
         "value": options.value or "",
@@ -100,13 +101,13 @@ def answer(call: RemoteCall) -> int:
     }
     path = f"{path}/{_part(options.name)}"
     drafted = call.server.ask("POST", f"{path}/answer-drafts", said)
-    asked, unsigned = _value(drafted["asked"], Asked), _value(drafted["answer"], Answer)
+    asked, unsigned = value_of(drafted["asked"], Asked), value_of(drafted["answer"], Answer)
     if (unsigned.value, unsigned.refused) != (said["value"], said["refused"]):
         raise _other()
     signature = _signed(call, asking.payload(asked, unsigned), drafted["payload"])
     body = {"answer": {**drafted["answer"], "signature": signature}}
     answered = call.server.ask("POST", f"{path}/answers", body)
-    return command.tell(call, _value(answered["answer"], Answer))
+    return command.tell(call, value_of(answered["answer"], Answer))
 
 
 def _signed(call: RemoteCall, payload: bytes, shown: str) -> str:
@@ -122,19 +123,6 @@ def _other() -> RefusedError:
     return RefusedError(
         "remote.answer", "the server wants something else signed than what it showed"
     )
-
-
-def _value(found: Any, kind: type[T]) -> T:
-    import msgspec
-
-    try:
-        return msgspec.convert(found, kind)
-    except msgspec.ValidationError as error:
-        raise HandrailError(
-            "remote.answer",
-            f"the server's answer is not understood: {error}",
-            hint="server and command line should be of one version",
-        ) from error
 
 
 def _part(text: str) -> str:

@@ -15,8 +15,13 @@ T = TypeVar("T")
 _lock = threading.Lock()
 
 
-def decode(told: object, kind: type[T]) -> T:
+def decode(told: object, kind: type[T], *, strict: bool = True) -> T:
     """Return the value of `kind` that `told` is.
+
+    Args:
+        told: JSON values.
+        kind: what it should be.
+        strict: whether `"5"` is no number.
 
     Raises:
         msgspec.ValidationError: it is none; the message says where.
@@ -24,4 +29,16 @@ def decode(told: object, kind: type[T]) -> T:
     import msgspec  # noqa: PLC0415  what reads no record does not pay for it
 
     with _lock:
-        return msgspec.convert(told, kind)
+        return msgspec.convert(told, kind, strict=strict)
+
+
+def decode_json(text: bytes, kind: type[T]) -> T:
+    """Return the value of `kind` that the JSON `text` is.
+
+    Raises:
+        msgspec.DecodeError: it is no JSON, or not of that kind.
+    """
+    import msgspec  # noqa: PLC0415  as above
+
+    with _lock:
+        return msgspec.json.decode(text, type=kind)

@@ -18,6 +18,7 @@ from psycopg import sql
 from handrail.adapters.postgres.catalog import Item, read_cluster
 from handrail.adapters.postgres.connecting import Session, one, rows
 from handrail.errors import StoreError
+from handrail.plans import decoding
 
 FILE = "notes.json"
 # Settings whose value is a list of names, each of which is quoted by itself.
@@ -190,7 +191,7 @@ def read(folder: Path) -> Notes:
         StoreError: they are not there, or not ours.
     """
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Notes)
+        return decoding.decode_json((folder / FILE).read_bytes(), Notes)
     except (OSError, msgspec.MsgspecError) as error:
         raise StoreError(
             "backup.damaged",

@@ -19,6 +19,7 @@ from handrail.adapters.postgres.catalog import Item, read_database
 from handrail.adapters.postgres.connecting import Session, one, rows
 from handrail.adapters.postgres.content import Table, sequences, tables
 from handrail.errors import StoreError
+from handrail.plans import decoding
 
 FILE = "postgres.json"
 
@@ -128,7 +129,7 @@ def read(folder: Path) -> Observation:
         StoreError: it is not there, or cannot be read.
     """
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Observation)
+        return decoding.decode_json((folder / FILE).read_bytes(), Observation)
     except (OSError, msgspec.MsgspecError) as error:
         raise StoreError(
             "store.failed",
