@@ -117,6 +117,7 @@ def test_only_the_step_of_the_dead_worker_is_taken_up(
     """While one worker dies, what the other one does goes on, and is not found out about."""
     address = str(tmp_path / "journal.db")
     run = engine.submit(simple_walk(2, 1, recovery="check", act="slow"), "one")
+    assert any("no worker is there" in text for text in house.said)
     with worker_process(address, tmp_path, house.where, most_at_once=1) as first:
         wait_until(lambda: len(deeds(tmp_path)) == 1)
         with worker_process(address, tmp_path, house.where, most_at_once=1) as second:

@@ -12,11 +12,19 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from handrail.adapters.embedded.driven import Driven, follow, load
-from handrail.adapters.temporal.link import Link, Where, ask_for_nothing, home, start
+from handrail.adapters.temporal.link import (
+    Link,
+    Where,
+    ask_for_nothing,
+    has_worker,
+    home,
+    start,
+)
 from handrail.errors import EngineError, FencedError, RefusedError
 from handrail.plans.canonical import encode_plain, plain
 from handrail.plans.hearing import heard, refusal
@@ -86,7 +94,10 @@ class TemporalEngine:
         check(walk)
         self._link.do(ask_for_nothing)
         run = self._record(walk, request_id)
-        self._start(run, look=False)
+        if self._start(run, look=False):
+            with suppress(EngineError):  # the run is recorded and begun: only a hint is missing
+                if not self._link.do(self._has_worker):
+                    self._say(f"run {run} waits: no worker is there; start one: handrail worker")
         return run
 
     def signal(self, run: int, signal: Signal) -> bool:
@@ -188,12 +199,17 @@ class TemporalEngine:
             return _run_in(known)
         return run
 
-    def _start(self, run: int, *, look: bool) -> None:
+    def _start(self, run: int, *, look: bool) -> bool:
         """Let the server know of a run or a word that is recorded; a worker does it otherwise."""
         try:
             self._link.do(partial(self._started, run, look=look))
         except EngineError as error:
             self._say(f"run {run} goes on once a worker has looked: {error.message}")
+            return False
+        return True
+
+    async def _has_worker(self, client: Client) -> bool:
+        return await has_worker(client, home(self._journal, self._where))
 
     async def _all_started(self, runs: Sequence[int], client: Client) -> int:
         """Start what the server does not have; return how many those were."""

@@ -239,3 +239,18 @@ async def start(client: Client, where: Where, name: str, run: int, *, look: bool
     except WorkflowAlreadyStartedError:
         return False
     return True
+
+
+async def has_worker(client: Client, name: str) -> bool:
+    """Whether the server has heard of a worker for the journal's steps in the last minutes."""
+    from temporalio.api.enums.v1 import TaskQueueType  # noqa: PLC0415  heavy
+    from temporalio.api.taskqueue.v1 import TaskQueue  # noqa: PLC0415
+    from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest  # noqa: PLC0415
+
+    request = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=acts_queue(name)),
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+    )
+    found = await client.workflow_service.describe_task_queue(request, timeout=_ANSWER)
+    return bool(found.pollers)
