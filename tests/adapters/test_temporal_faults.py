@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 from temporalio import activity
 
+from handrail.adapters.postgres_journal.journal import PostgresJournal
+from handrail.adapters.postgres_journal.link import Link
+from handrail.adapters.postgres_journal.locks import PostgresLocks
 from handrail.adapters.sqlite_journal import SqliteJournal
 from handrail.adapters.system import SystemClock
-from handrail.adapters.temporal import hands, workflow
+from handrail.adapters.temporal import hands, link, workflow
 from handrail.adapters.temporal.engine import TemporalEngine
 from handrail.adapters.temporal.link import Where, home, workflow_id
 from handrail.core.journal import verify_export
@@ -26,10 +29,13 @@ from handrail.plans.walk import Bounds, Mark
 from handrail.plans.walk_records import SIGNALS
 from handrail.ports import Acted
 from support.engines import wait_until, word
+from support.journals import journal_database, journal_url
 from support.temporal_house import TemporalHouse, WorkedEngine
 from support.temporal_process import deeds, wait_for_deed, worker_process
 from support.temporal_server import TemporalServer, running_server
 from support.walk_games import simple_walk
+
+__all__ = ["journal_database", "journal_url"]
 
 _SECRET = "hunter2-hunter2"
 
@@ -398,3 +404,29 @@ def test_addresses() -> None:
     for wrong in ("t", "t:x", ":7233", "t:7233/a/b", "t:7233\x1b"):
         with pytest.raises(UsageError, match="HANDRAIL_TEMPORAL"):
             Where.read(wrong, {})
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Temporal's package is not installed, that is said, with what installs it."""
+    monkeypatch.setattr(link, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="not installed") as caught:
+        Where.read("127.0.0.1:7233", {})
+    assert caught.value.hint == "pip install 'handrail[temporal]'"
+
+
+def test_a_journal_in_postgres(server: TemporalServer, journal_url: str, tmp_path: Path) -> None:
+    """With journal and locks in PostgreSQL, two workers do a run together, each step once."""
+    clock = SystemClock()
+    with closing(Link(journal_url)) as session:
+        found = TemporalHouse(PostgresJournal(session, clock), tmp_path, server.where())
+        found.locks = PostgresLocks(session, clock)
+        second = found.make_worker(most_at_once=2)
+        engine = found.make()
+        try:
+            run = engine.submit(simple_walk(4, 2, bounds=Bounds(at_once=4)), "one")
+            assert engine.follow(run, nothing, 60).outcome == "done"
+            assert set(Counter(call[1] for call in found.act.calls).values()) == {1}
+            assert verify_export(found.journal.export()) == ()
+        finally:
+            second.close()
+            found.close()
