@@ -28,7 +28,15 @@ import msgspec
 
 from handrail import wiring
 from handrail.api.problems import problem_of
-from handrail.core import recalling, rehearsing, repeating, running, standing, taking
+from handrail.core import (
+    backing_up,
+    recalling,
+    rehearsing,
+    repeating,
+    running,
+    standing,
+    taking,
+)
 from handrail.core.deciding import Decided
 from handrail.core.world import Declared, World
 from handrail.errors import HandrailError, UsageError
@@ -44,11 +52,12 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What an errand is told to do.
 
     Attributes:
-        kind: `rehearse`, `run`, `resume`, `undo`, or `due`: one time of a schedule.
+        kind: `rehearse`, `run`, `resume`, `undo`; `due`: one time of a schedule; or `backup`:
+            of the store `on`.
         operation: its name, or the digest of a plan; for `rehearse` and `run`.
         number: of the run, for `resume` and `undo`.
         schedule: its key, for `due`.
-        time: what is due, ISO 8601 UTC, for `due`.
+        time: what is due, ISO 8601 UTC, for `due` and `backup`.
         begins_at: the same with its jitter.
     """
 
@@ -146,8 +155,9 @@ def do(world: World, declared: Declared, asked: Ask, talk: SayingTalk, say: Say)
     def opened(number: int) -> None:
         say({"event": "begun", "run": number})
 
-    if asked.kind == "due":
-        return _due(world, declared, asked, talk)
+    if asked.kind in {"due", "backup"}:
+        act = _due if asked.kind == "due" else _back_up
+        return act(world, declared, asked, talk)
     if asked.kind in {"resume", "undo"}:
         decided = recalling.recorded(world, declared, asked.number, None)
         opened(asked.number)
@@ -195,6 +205,13 @@ def _due(world: World, declared: Declared, asked: Ask, talk: SayingTalk) -> dict
             if outcome is not None:
                 return {"outcome": plain(outcome), "exit_code": outcome.exit_code}
     return {"exit_code": 0}
+
+
+def _back_up(world: World, declared: Declared, asked: Ask, talk: SayingTalk) -> dict[str, Any]:
+    """Make a backup that is due, and prove it where that is its turn; its record tells the rest."""
+    task = backing_up.Task(asked.on or "", datetime.fromisoformat(asked.time))
+    came_to = backing_up.carry_out(world, declared, task, talk)
+    return {"exit_code": 1 if came_to == "failed" else 0}
 
 
 def _ended(decided: Decided, **rest: Any) -> dict[str, Any]:

@@ -124,7 +124,12 @@ class _Life:
         serving = asyncio.create_task(web.serve(sockets=self._sockets))
         ended = asyncio.create_task(self._told.wait())
         await asyncio.to_thread(recover, self._server)
-        ticks = (ticking.walks(self._engine), ticking.schedules, ticking.notices)
+        ticks = (
+            ticking.walks(self._engine),
+            ticking.schedules,
+            ticking.backups,
+            ticking.notices,
+        )
         looking = [asyncio.create_task(self._tick(tick)) for tick in ticks]
         for one in self._sockets:
             logs.tell("listening", at=_shown(one, self._listening), pid=os.getpid())

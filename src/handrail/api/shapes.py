@@ -328,10 +328,29 @@ class ScheduleLine(msgspec.Struct, frozen=True):
     overdue: bool
 
 
+class BackupLine(msgspec.Struct, frozen=True):
+    """Where the backups of one store stand; times are ISO 8601 UTC, or empty."""
+
+    store: str
+    every_s: int
+    keep: int
+    prove_s: int
+    next_at: str | None
+    last: str
+    last_time: str
+    why: str
+    made_at: str
+    backup: str
+    proven_at: str
+    due_by: str | None
+    overdue: bool
+
+
 class ScheduleLines(msgspec.Struct, frozen=True):
-    """Schedules, in the order of their operations."""
+    """Schedules, in the order of their operations, and the backups of stores."""
 
     schedules: tuple[ScheduleLine, ...]
+    backups: tuple[BackupLine, ...]
 
 
 class Paused(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""What a server does by itself: goes on with walks, begins what is due, tells people outside.
+"""What a server does by itself: walks go on, what is due begins, people outside are told.
 
 Rules:
 - Each is looked at again and again; a mistake is logged, and the next look comes all the same.
@@ -17,7 +17,7 @@ from handrail.api import logs
 from handrail.api.errand import Ask
 from handrail.api.server import Server
 from handrail.api.targets import on_of
-from handrail.core import acts, notifying, scheduling
+from handrail.core import acts, backing_up, notifying, scheduling
 from handrail.core.schedule_records import target_of
 from handrail.core.world import Declared
 from handrail.plans.canonical import time_text
@@ -90,6 +90,33 @@ def schedules(server: Server) -> float:
     declared = server.declarations.now(at_once=True)
     wakes_at = scheduling.tick(server.world, declared, lambda due: _begin(server, declared, due))
     return (wakes_at - server.world.clock.now()).total_seconds()
+
+
+def backups(server: Server) -> float:
+    """Make the backups that are due."""
+    if server.is_draining:
+        return _WALKS_S
+    declared = server.declarations.now(at_once=True)
+    wakes_at = backing_up.tick(server.world, declared, lambda t: _back_up(server, declared, t))
+    return (wakes_at - server.world.clock.now()).total_seconds()
+
+
+def _back_up(server: Server, declared: Declared, task: backing_up.Task) -> None:
+    ask = Ask(
+        kind="backup",
+        person="",
+        root=str(server.world.root),
+        state=str(server.world.state),
+        on=task.store,
+        time=time_text(task.time),
+    )
+    if any(
+        (one.kind, one.asked and one.asked.on) == ("backup", task.store)
+        for one in server.errands.working()
+    ):
+        return
+    errand = server.errands.begin(ask, on_of(declared, task.store))
+    logs.tell("backup", store=task.store, time=ask.time, errand=errand.id)
 
 
 def _begin(server: Server, declared: Declared, due: Due) -> None:

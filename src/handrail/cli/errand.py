@@ -52,7 +52,7 @@ def many(
         with redirect_stdout(printed):
             act = walks.resume if asked.kind == "resume" else walks.undo
             return {"exit_code": act(call, asked.number), "walk": asked.number}
-    if asked.kind == "due" or not (walks.are_meant(call) or walks.recorded(call)):
+    if asked.kind in {"due", "backup"} or not (walks.are_meant(call) or walks.recorded(call)):
         return None
     with redirect_stdout(printed):
         code = walks.rehearse(call) if asked.kind == "rehearse" else walks.run(call, opened)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from handrail.cli import schedules
+from handrail.core import backing_up
 from handrail.core.scheduling import Standing
 from handrail.errors import Place, UsageError
 from handrail.operations.model import Schedule
@@ -21,8 +22,9 @@ def run(call: RemoteCall) -> int:
     """List, or do what was said."""
     action, name = call.options.action, call.options.operation
     if action is None:
-        found = call.server.ask("GET", "/v1/schedules")["schedules"]
-        return schedules.show(call, [_standing(one) for one in found])
+        found = call.server.ask("GET", "/v1/schedules")
+        kept = [_backup(one) for one in found["backups"]]
+        return schedules.show(call, [_standing(one) for one in found["schedules"]], kept)
     if action == "run-due":
         raise UsageError("remote.local-only", "the server begins what is due by itself")
     if not name:
@@ -60,6 +62,11 @@ def _standing(told: Mapping[str, Any]) -> Standing:
         succeeded=told["succeeded"],
         overdue=told["overdue"],
     )
+
+
+def _backup(told: Mapping[str, Any]) -> backing_up.Standing:
+    times = {name: _time(told[name]) for name in ("next_at", "due_by")}
+    return backing_up.Standing(**{**told, **times})
 
 
 def _time(text: str | None) -> datetime | None:

@@ -1,7 +1,8 @@
-"""List schedules: what begins next, what the last time came to, and what is overdue.
+"""List schedules and backups: what begins next, what the last time came to, what is overdue.
 
-A schedule stands in its operation: `schedule:` in operations/*.yaml. `handrail serve` begins what
-is due; where there is no server, let cron or systemd call `handrail schedules run-due`.
+A schedule stands in its operation: `schedule:` in operations/*.yaml; how a store is backed up in
+the estate. `handrail serve` begins what is due; where there is no server, let cron or systemd call
+`handrail schedules run-due`.
 
 examples:
   handrail schedules
@@ -9,8 +10,8 @@ examples:
   handrail schedules pause trim --because "we move the database" --for 2d
   handrail schedules resume trim
 
-Exit code of `run-due`: that of the run which went worst; 3 where one was refused, 4 where one
-waits for somebody; else 0.
+Exit code of `run-due`: that of the run which went worst; 1 where a backup failed; 3 where one was
+refused, 4 where one waits for somebody; else 0.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from handrail.cli.call import Call
+    from handrail.core import backing_up
     from handrail.core.scheduling import Standing
     from handrail.plans.schedule import Due
 
+# What a backup came to, where the word in the record is not the word for people.
+_CAME_TO = {"": "-", "ended": "made", "begun": "cut off", "made": "cut off"}
 _ACTIONS = ("run-due", "pause", "resume")
 
 
@@ -59,23 +63,64 @@ def run(call: Call) -> int:
 
 
 def _list(call: Call) -> int:
-    from handrail.core import scheduling
+    from handrail.core import backing_up, scheduling
 
-    return show(call, list(scheduling.standings(call.world, call.declared)))
+    world, declared = call.world, call.declared
+    kept = list(backing_up.standings(world, declared))
+    return show(call, list(scheduling.standings(world, declared)), kept)
 
 
-def show(call: Call, found: Sequence[Standing]) -> int:
-    """Write where schedules stand."""
+def show(call: Call, found: Sequence[Standing], kept: Sequence[backing_up.Standing]) -> int:
+    """Write where schedules and backups stand."""
     from handrail.cli import screen
 
     if call.options.json:
-        screen.write_json({"format": 1, "schedules": [as_json(one) for one in found]})
+        from handrail.plans.canonical import plain
+
+        schedules = [as_json(one) for one in found]
+        backups = [plain(one) for one in kept]
+        screen.write_json({"format": 1, "schedules": schedules, "backups": backups})
         return 0
     if not found:
         screen.write(
             "no operation has a schedule.\nnext: handrail schema operation     has `schedule`"
         )
-        return 0
+    else:
+        _show_schedules(found)
+    if kept:
+        screen.write("")
+        _show_backups(kept)
+    return 0
+
+
+def _show_backups(kept: Sequence[backing_up.Standing]) -> None:
+    from handrail.cli import screen
+    from handrail.plans.amounts import duration
+
+    rows = [("backups of", "every", "next (UTC)", "newest (UTC)", "proven (UTC)", "came to")]
+    for one in kept:
+        next_at = f"{one.next_at:%Y-%m-%d %H:%M}" if one.next_at else "not looked yet"
+        overdue = f"OVERDUE since {one.due_by:%Y-%m-%d %H:%M}" if one.overdue else ""
+        rows.append(
+            (
+                one.store,
+                duration(one.every_s),
+                next_at,
+                one.made_at[:16].replace("T", " ") or "-",
+                one.proven_at[:16].replace("T", " ") or "never",
+                ", ".join(part for part in (_CAME_TO.get(one.last, one.last), overdue) if part),
+            )
+        )
+    lines = screen.columns(rows, indent="")
+    for one in kept:
+        if one.why and one.last != "ended":
+            lines.append(screen.wrap(f"{one.store}: {one.last}: {one.why}", "  "))
+    screen.write("\n".join(lines))
+
+
+def _show_schedules(found: Sequence[Standing]) -> None:
+    from handrail.cli import screen
+
     head = ("operation", "schedule", "next (UTC)", "last (UTC)", "came to", "expected")
     lines = screen.columns([head, *(_row(one) for one in found)], indent="")
     for one in found:
@@ -84,7 +129,6 @@ def show(call: Call, found: Sequence[Standing]) -> int:
         elif one.why and one.last not in {"confirmed", "running"}:
             lines.append(screen.wrap(f"{one.operation}: {one.last}: {one.why}", "  "))
     screen.write("\n".join(lines))
-    return 0
 
 
 def _row(one: Standing) -> tuple[str, ...]:
@@ -147,7 +191,7 @@ def as_json(one: Standing) -> dict[str, Any]:
 
 
 def _run_due(call: Call) -> int:
-    from handrail.core import notifying, scheduling, taking
+    from handrail.core import backing_up, notifying, scheduling, taking
 
     code = 0
 
@@ -158,11 +202,35 @@ def _run_due(call: Call) -> int:
         taking.carry_out(call.world, call.declared, due, call.talk)
         code = max(code, _show(call, due))
 
+    def back_up(task: backing_up.Task) -> None:
+        nonlocal code
+        code = max(code, _back_up(call, task))
+
     scheduling.tick(call.world, call.declared, begin)
+    backing_up.tick(call.world, call.declared, back_up)
     notifying.deliver(call.world, call.declared)
     if call.options.json:
         return _list(call) or code
     return code
+
+
+def _back_up(call: Call, task: backing_up.Task) -> int:
+    from handrail.cli import screen
+    from handrail.core import backing_up
+
+    if not call.options.json:
+        call.talk.end("due", f"backup of {task.store}, {task.time:%Y-%m-%d %H:%M} UTC")
+    came_to = backing_up.carry_out(call.world, call.declared, task, call.talk)
+    if not call.options.json:
+        (one,) = (
+            one
+            for one in backing_up.standings(call.world, call.declared)
+            if one.store == task.store
+        )
+        said = _CAME_TO.get(came_to, came_to) if came_to else "left to another process"
+        why = f": {one.why}" if one.why and came_to != "ended" else ""
+        screen.write(screen.wrap(f"{said}, backup of {task.store}{why}.", "  "))
+    return 1 if came_to == "failed" else 0
 
 
 def _show(call: Call, due: Due) -> int:

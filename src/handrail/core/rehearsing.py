@@ -16,13 +16,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from handrail.core import backups, clones, guarding, nodes, privilege, records, standing, together
+from handrail.core import (
+    backups,
+    clones,
+    guarding,
+    nodes,
+    privilege,
+    proving,
+    records,
+    standing,
+    together,
+)
 from handrail.core.clone_runs import Rehearsing, effects_of, ending, run_script
 from handrail.core.deciding import Decided, again
 from handrail.core.world import Talk, World
 from handrail.errors import RefusedError, ScriptError, StoreError
 from handrail.plans.amounts import duration, size
-from handrail.plans.canonical import plain, time_text
+from handrail.plans.canonical import time_text
 from handrail.plans.effect import Effect, worst_first
 from handrail.plans.facts import Backup, Fingerprint
 from handrail.plans.holding import Report
@@ -120,9 +130,10 @@ def _rehearse(rehearsal: Rehearsing) -> Rehearsal:
         rehearsal.clone_at = at
         talk.begin("restore", "as a clone")
         began = world.clock.elapsed_s()
-        clone = _clone(rehearsal, target, readable, at)
+        clone = proving.clone(world, target, readable, at, talk)
         restore_s = world.clock.elapsed_s() - began
-        proof = _prove(rehearsal, target, clone, backup, backup_s, restore_s)
+        resource = rehearsal.decided.resource
+        proof = proving.prove(world, talk, resource, target, clone, backup, backup_s, restore_s)
         return _measure(rehearsal, target, clone, readable, proof)
 
 
@@ -136,69 +147,6 @@ def _back_up(rehearsal: Rehearsing, target: Store) -> tuple[Backup, float]:
     rehearsal.note("backup-done", backup=replace(backup, fingerprint=None))
     talk.end("backup", f"{size(backup.size_bytes)} in {duration(seconds)}")
     return backup, seconds
-
-
-def _clone(rehearsal: Rehearsing, target: Store, backup: Backup, at: Path) -> Store:
-    """Return the clone, proven to be another store."""
-    marker = rehearsal.world.ids.new()
-    clone = target.clone(backup, at, marker, rehearsal.talk.progress)
-    _prove_distinct(target, clone, marker)
-    return clone
-
-
-def _prove_distinct(target: Store, clone: Store, marker: str) -> None:
-    """Prove that what the script will get is not the target.
-
-    Raises:
-        RefusedError: it could be.
-    """
-    pairs = zip(together.parts_of(target), together.parts_of(clone), strict=True)
-    for real, copy in ((one.identify(), other.identify()) for one, other in pairs):
-        if copy.marker != marker or real.marker or real.endpoint == copy.endpoint:
-            raise RefusedError(
-                "clone.not-distinct", f"{copy.endpoint} cannot be told from {real.endpoint}"
-            )
-
-
-def _prove(
-    rehearsal: Rehearsing,
-    target: Store,
-    clone: Store,
-    backup: Backup,
-    backup_s: float,
-    restore_s: float,
-) -> Proof:
-    """Record that the backup was restored, and whether its content came back equal."""
-    world = rehearsal.world
-    expected = backup.fingerprint or target.fingerprint()
-    different = expected.differences(clone.fingerprint())
-    proof = Proof(
-        backup.id,
-        backup.made_at,
-        time_text(world.clock.now()),
-        backup.size_bytes,
-        backup_s,
-        restore_s,
-        equal=not different,
-    )
-    body = plain(proof)
-    world.journal.append(
-        f"proofs-{rehearsal.decided.resource.ref}", "proven", body if isinstance(body, dict) else {}
-    )
-    if different:
-        rehearsal.talk.end("restore", "not equal: " + ", ".join(different[:5]), ok=False)
-        raise StoreError(
-            "backup.not-restorable",
-            f"the backup of {rehearsal.decided.resource.ref} restores to other content: "
-            + ", ".join(different[:5]),
-            hint="nothing was changed; look at these, then try again",
-        )
-    rehearsal.talk.end(
-        "restore",
-        f"{duration(restore_s)}, fingerprint equal: backup proven; "
-        f"losing {rehearsal.decided.resource.name} now costs about {duration(restore_s)}",
-    )
-    return proof
 
 
 def _measure(

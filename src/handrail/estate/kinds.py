@@ -210,12 +210,14 @@ _STORE_KEYS = {
                 "to": Key(REFERENCE, "the object store that keeps them", required=True),
                 "every": Key(
                     DURATION,
-                    "how often; nothing makes them by itself yet",
+                    "how often `handrail serve`, or `handrail schedules run-due`, makes one",
                     default=DAY_S,
                 ),
                 "keep": Key(COUNT, "how many", default=14),
                 "prove": Key(
-                    DURATION, "how old the last proof of restore may be", default=7 * DAY_S
+                    DURATION,
+                    "how old the last proof of restore may be; it is renewed before",
+                    default=7 * DAY_S,
                 ),
             },
         ),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from handrail.api.route import Answer, Asked, On, Route
-from handrail.api.shapes import Paused, Pausing, ScheduleLine, ScheduleLines
+from handrail.api.shapes import BackupLine, Paused, Pausing, ScheduleLine, ScheduleLines
 from handrail.api.targets import on_of, sees
-from handrail.core import scheduling
+from handrail.core import backing_up, scheduling
 from handrail.core.schedule_records import target_of
 from handrail.core.scheduling import Standing
 from handrail.errors import UsageError
@@ -25,9 +25,16 @@ def on_schedule(asked: Asked) -> On:
 
 
 def listed(asked: Asked) -> Answer:
-    """Answer where every schedule stands that the person may see."""
+    """Answer where every schedule and backup stands that the person may see."""
     found = scheduling.standings(asked.world, asked.declared)
-    return Answer(ScheduleLines(tuple(_line(one) for one in found if sees(asked, one.target))))
+    lines = tuple(_line(one) for one in found if sees(asked, one.target))
+    kept = backing_up.standings(asked.world, asked.declared)
+    return Answer(ScheduleLines(lines, tuple(_backup(b) for b in kept if sees(asked, b.store))))
+
+
+def _backup(one: backing_up.Standing) -> BackupLine:
+    said: Any = plain(one)
+    return BackupLine(**said)
 
 
 def _line(one: Standing) -> ScheduleLine:
