@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from handrail.adapters.embedded.acting import act_on
+from handrail.core.acting import act_on
 from handrail.plans.hearing import heard
 from handrail.plans.moving import Acting, Note, Wake, before, call, moves, show
 from handrail.plans.standing import Course, Standing

@@ -492,6 +492,12 @@ def call(course: Course, move: Acting) -> Call:
     return Call(step.act, target, step.name, step.body, move.attempt, one.body, earlier)
 
 
+def has_begun(course: Course) -> bool:
+    """Whether a step acts as far as the journal tells: its engine may be dead."""
+    under_way = (*course.lanes.values(), *course.undo_lanes.values())
+    return any(course.steps.at(number).state in {"begun", "undoing"} for number in under_way)
+
+
 def show(course: Course, now: datetime) -> Standing:
     """Return where a walk stands, for people and programs."""
     wakes = [move.at for move in moves(course, now) if isinstance(move, Wake)]

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from handrail.adapters.embedded.driven import Driven, follow, has_begun, load
+from handrail.adapters.embedded.driven import Driven, load
 from handrail.adapters.embedded.loop import Loop, News, Ports
-from handrail.errors import FencedError, RefusedError
-from handrail.plans.canonical import encode_plain, plain
-from handrail.plans.hearing import heard, refusal
-from handrail.plans.moving import show
+from handrail.core import walk_journal
+from handrail.plans.moving import has_begun, show
 from handrail.plans.standing import Course, Standing
 from handrail.plans.walk import Mark, Signal, Walk
 from handrail.plans.walk_records import (
-    SIGNALS,
-    check,
-    mark_body,
-    opened_mark,
     read_mark,
-    read_signal,
-    request_chain,
     run_of,
     walk_chain,
 )
-from handrail.plans.walking import opened, step
-from handrail.ports import Act, Clock, Entry, Ids, Journal, Locks, Record
+from handrail.ports import Act, Clock, Ids, Journal, Locks
 
 LARGEST_WORD_BYTES = 64 * 1024
 _TAIL_S = 1.0
@@ -73,73 +63,36 @@ class EmbeddedEngine:
         Raises:
             UsageError: the walk is not sound.
         """
-        check(walk)
-        chain = request_chain(request_id)
-        known = self._journal.last(chain) if request_id else None
-        if known is not None:
-            return _run_in(known)
-        last_word = self._journal.last(SIGNALS)
-        mark = opened_mark(walk, last_word.sequence if last_word else 0)
-        run = self._journal.open_run()
-        entries = [Entry(walk_chain(run), mark.kind, mark_body(mark), "new")]
-        if request_id:
-            entries.append(Entry(chain, "submitted", {"run": run}, "new"))
-        try:
-            record = self._journal.write(entries)[0]
-        except FencedError:
-            known = self._journal.last(chain)
-            if known is None:
-                raise
-            return _run_in(known)
-        driven = Driven(run, opened(walk), record.hash, record.sequence, mark.body["heard"])  # type: ignore[arg-type]  # a number: it was put in above
-        driven.course = step(driven.course, Mark("opened", "", record.time))
+        driven = walk_journal.record(self._journal, walk, request_id, Driven)
+        if isinstance(driven, int):
+            return driven
         driven.offset_s = self._clock.now().timestamp() - self._clock.elapsed_s()
         self._loop.ask(partial(self._loop.take, driven))
-        return run
+        return driven.run
 
     def signal(self, run: int, signal: Signal) -> bool:
         """Record a word to a run; see `ports.Engine`."""
-        walk = load(self._journal, self._clock, run)
-        course = self._course_with_words(walk)
-        if signal.id in course.heard:
+        walk = walk_journal.add_word(self._journal, run, signal)
+        if walk is None:
             return False
-        why = refusal(course, signal)
-        if not why and len(encode_plain(plain(signal))) > LARGEST_WORD_BYTES:
-            why = f"it is longer than {LARGEST_WORD_BYTES:,} bytes"
-        if why:
-            raise RefusedError(
-                "walk.word",
-                f"`{signal.name}` to run {run}: {why}",
-                hint=f"handrail runs show {run}",
-            )
-        self._journal.append(SIGNALS, "signal", {"run": run, "signal": plain(signal)})
-        if course.outcome:
+        if walk.course.outcome:
             self._loop.ask(partial(self._loop.take_all, [run], walk.heard))
         self._loop.ask(self._loop.hear_now)
         return True
 
     def cancel(self, run: int, person: str, why: str) -> None:
         """Let nothing new begin, end what runs, and hold; see `ports.Engine`."""
-        walk = load(self._journal, self._clock, run)
-        course = self._course_with_words(walk)
-        digest = course.layout.walk.digest
-        signal = Signal(self._ids.new(), "cancel", person, digest, {"why": why})
-        if not refusal(course, signal):
+        signal = walk_journal.cancelling(self._journal, self._ids, run, person, why)
+        if signal is not None:
             self.signal(run, signal)
 
     def load(self, run: int) -> Standing:
         """Return where a run stands; see `ports.Engine`."""
-        return show(load(self._journal, self._clock, run).course, self._clock.now())
+        return walk_journal.standing(self._journal, self._clock, run)
 
     def list(self, *, ended: bool = False) -> Iterator[tuple[int, Standing]]:
         """Yield the open runs, or those that have ended; see `ports.Engine`."""
-        chains = self._journal.open_chains(walk_chain(0)[:-1])
-        if ended:
-            still = frozenset(chains)
-            every = self._journal.chains(walk_chain(0)[:-1])
-            chains = tuple(chain for chain in every if chain not in still)
-        for run in sorted(run_of(chain) for chain in chains):
-            yield run, self.load(run)
+        yield from walk_journal.standings(self._journal, self._clock, ended=ended)
 
     def recover(self) -> int:
         """Take up every open run that no living engine has; see `ports.Engine`.
@@ -264,7 +217,7 @@ class EmbeddedEngine:
             self._journal.wait(walk.chain, walk.sequence, min(_TAIL_S, left_s or _TAIL_S))
             records = tuple(self._journal.records(walk.chain, walk.sequence))
             for record in records:
-                told(follow(walk, record))
+                told(walk_journal.follow(walk, record))
             if not records:
                 return None  # it may be dead
         return show(walk.course, self._clock.now())
@@ -280,17 +233,8 @@ class EmbeddedEngine:
         is_human = bool(standing.awaits) and standing.state in {"held", "waiting"}
         return is_human and not has_begun(course)
 
-    def _course_with_words(self, walk: Driven) -> Course:
-        """Return where a run stands once the words that nobody has heard yet are heard."""
-        course = walk.course
-        for record in self._journal.records(SIGNALS, walk.heard):
-            run, signal = read_signal(record.body)
-            if run == walk.run and signal.id not in course.heard:
-                course = step(course, heard(course, signal))
-        return course
-
     def _is_word_open(self, walk: Driven) -> bool:
-        return self._course_with_words(walk).heard != walk.course.heard
+        return next(walk_journal.unheard(self._journal, walk), None) is not None
 
     def _is_waiting(self, run: int) -> bool:
         last = self._journal.last(walk_chain(run))
@@ -301,10 +245,6 @@ class EmbeddedEngine:
         first = next(self._journal.records(walk_chain(run)), None)
         found = read_mark(first.kind, first.time, first.body).body.get("heard") if first else 0
         return found if isinstance(found, int) else 0
-
-
-def _run_in(record: Record) -> int:
-    return int(json.loads(record.body)["run"])
 
 
 def _say(text: str) -> None:

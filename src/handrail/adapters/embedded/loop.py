@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from handrail.adapters.embedded.acting import Pool, act_on
-from handrail.adapters.embedded.driven import Driven, has_begun, load
+from handrail.adapters.embedded.driven import Driven, load
+from handrail.adapters.embedded.pool import Pool
 from handrail.adapters.embedded.timers import Timers
 from handrail.adapters.embedded.writing import Batch, write
+from handrail.core.acting import act_on
 from handrail.errors import HandrailError, JournalError, render
 from handrail.plans.hearing import heard
-from handrail.plans.moving import Acting, Note, Undo, Wake, before, call, moves
+from handrail.plans.moving import Acting, Note, Undo, Wake, before, call, has_begun, moves
 from handrail.plans.standing import Course
 from handrail.plans.walk import Mark, Signal
 from handrail.plans.walk_records import SIGNALS, read_signal

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from handrail.adapters.embedded.driven import Driven
+from handrail.core.walk_journal import are
 from handrail.errors import FencedError, JournalError
-from handrail.plans.canonical import encode_plain
 from handrail.plans.moving import Acting
 from handrail.plans.standing import Course
 from handrail.plans.walk import Mark
@@ -92,15 +92,8 @@ def _write_one(journal: Journal, batch: Batch, *, is_unknown: bool) -> None:
     if is_unknown:
         kept = tuple(journal.records(batch.walk.chain, batch.walk.sequence))
         if kept:
-            if not _are(kept, entries):
+            if not are(kept, entries):
                 raise FencedError("journal.fenced", f"another engine goes on with {kept[0].chain}")
             _adopt(batch, kept)
             return
     _adopt(batch, journal.write(entries))
-
-
-def _are(records: Sequence[Record], entries: Sequence[Entry]) -> bool:
-    """Whether the records are what the entries became."""
-    return [(record.kind, record.body) for record in records] == [
-        (entry.kind, encode_plain(entry.body)) for entry in entries
-    ]

@@ -19,8 +19,9 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from handrail.adapters.temporal.crossing import PIECE_BYTES, Plain, mark_in, mark_out, pack
+from handrail.core.walk_journal import are
 from handrail.errors import FencedError, JournalError, render
-from handrail.plans.canonical import encode_plain, plain
+from handrail.plans.canonical import plain
 from handrail.plans.walk import Mark
 from handrail.plans.walk_records import SIGNALS, mark_body, read_mark, read_signal, walk_chain
 from handrail.ports import Entry, Journal, Record
@@ -143,7 +144,7 @@ class Book:
             records: Sequence[Record] = self._journal.write(entries)
         except FencedError as error:
             records = tuple(self._journal.records(chain, told["sequence"]))[: len(entries)]
-            if not _are(records, entries):
+            if not are(records, entries):
                 self.say(f"run {run} is let go: {error.message}")
                 return {"why": f"let go: {error.message}"}
         return {"hash": records[-1].hash, "sequence": records[-1].sequence}
@@ -160,10 +161,3 @@ class Book:
 
 def _mark(record: Record) -> Mark:
     return read_mark(record.kind, record.time, record.body)
-
-
-def _are(records: Sequence[Record], entries: Sequence[Entry]) -> bool:
-    """Whether the records are what the entries became."""
-    return [(record.kind, record.body) for record in records] == [
-        (entry.kind, encode_plain(entry.body)) for entry in entries
-    ]

@@ -9,14 +9,12 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from handrail.adapters.embedded.driven import Driven, follow, load
 from handrail.adapters.temporal.link import (
     Link,
     Where,
@@ -25,25 +23,18 @@ from handrail.adapters.temporal.link import (
     home,
     start,
 )
-from handrail.errors import EngineError, FencedError, RefusedError
-from handrail.plans.canonical import encode_plain, plain
-from handrail.plans.hearing import heard, refusal
+from handrail.core import walk_journal
+from handrail.core.walk_journal import Recorded
+from handrail.errors import EngineError
 from handrail.plans.moving import show
-from handrail.plans.standing import Course, Standing
+from handrail.plans.standing import Standing
 from handrail.plans.walk import Mark, Signal, Walk
 from handrail.plans.walk_records import (
-    SIGNALS,
     check,
-    mark_body,
-    opened_mark,
-    read_mark,
-    read_signal,
-    request_chain,
     run_of,
     walk_chain,
 )
-from handrail.plans.walking import step
-from handrail.ports import Clock, Entry, Ids, Journal, Locks, Record
+from handrail.ports import Clock, Ids, Journal, Locks
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -93,7 +84,8 @@ class TemporalEngine:
         """
         check(walk)
         self._link.do(ask_for_nothing)
-        run = self._record(walk, request_id)
+        made = walk_journal.record(self._journal, walk, request_id, Recorded)
+        run = made if isinstance(made, int) else made.run
         if self._start(run, look=False):
             with suppress(EngineError):  # the run is recorded and begun: only a hint is missing
                 if not self._link.do(self._has_worker):
@@ -102,45 +94,24 @@ class TemporalEngine:
 
     def signal(self, run: int, signal: Signal) -> bool:
         """Record a word to a run; see `ports.Engine`."""
-        walk = load(self._journal, self._clock, run)
-        course = self._course_with_words(walk)
-        if signal.id in course.heard:
+        if walk_journal.add_word(self._journal, run, signal) is None:
             return False
-        why = refusal(course, signal)
-        if not why and len(encode_plain(plain(signal))) > LARGEST_WORD_BYTES:
-            why = f"it is longer than {LARGEST_WORD_BYTES:,} bytes"
-        if why:
-            raise RefusedError(
-                "walk.word",
-                f"`{signal.name}` to run {run}: {why}",
-                hint=f"handrail runs show {run}",
-            )
-        self._journal.append(SIGNALS, "signal", {"run": run, "signal": plain(signal)})
         self._start(run, look=True)
         return True
 
     def cancel(self, run: int, person: str, why: str) -> None:
         """Let nothing new begin, end what runs, and hold; see `ports.Engine`."""
-        walk = load(self._journal, self._clock, run)
-        course = self._course_with_words(walk)
-        digest = course.layout.walk.digest
-        signal = Signal(self._ids.new(), "cancel", person, digest, {"why": why})
-        if not refusal(course, signal):
+        signal = walk_journal.cancelling(self._journal, self._ids, run, person, why)
+        if signal is not None:
             self.signal(run, signal)
 
     def load(self, run: int) -> Standing:
         """Return where a run stands; see `ports.Engine`."""
-        return show(load(self._journal, self._clock, run).course, self._clock.now())
+        return walk_journal.standing(self._journal, self._clock, run)
 
     def list(self, *, ended: bool = False) -> Iterator[tuple[int, Standing]]:
         """Yield the open runs, or those that have ended; see `ports.Engine`."""
-        chains = self._journal.open_chains(walk_chain(0)[:-1])
-        if ended:
-            still = frozenset(chains)
-            every = self._journal.chains(walk_chain(0)[:-1])
-            chains = tuple(chain for chain in every if chain not in still)
-        for run in sorted(run_of(chain) for chain in chains):
-            yield run, self.load(run)
+        yield from walk_journal.standings(self._journal, self._clock, ended=ended)
 
     def recover(self) -> int:
         """Let every open run go on that the server does not have; return how many those were.
@@ -178,27 +149,6 @@ class TemporalEngine:
         """Let go of the server; the runs go on where the workers are."""
         self._link.close()
 
-    def _record(self, walk: Walk, request_id: str) -> int:
-        """Record a run; return its number, or that of the same request before."""
-        chain = request_chain(request_id)
-        known = self._journal.last(chain) if request_id else None
-        if known is not None:
-            return _run_in(known)
-        last_word = self._journal.last(SIGNALS)
-        mark = opened_mark(walk, last_word.sequence if last_word else 0)
-        run = self._journal.open_run()
-        entries = [Entry(walk_chain(run), mark.kind, mark_body(mark), "new")]
-        if request_id:
-            entries.append(Entry(chain, "submitted", {"run": run}, "new"))
-        try:
-            self._journal.write(entries)
-        except FencedError:
-            known = self._journal.last(chain)
-            if known is None:
-                raise
-            return _run_in(known)
-        return run
-
     def _start(self, run: int, *, look: bool) -> bool:
         """Let the server know of a run or a word that is recorded; a worker does it otherwise."""
         try:
@@ -226,25 +176,17 @@ class TemporalEngine:
         return await start(client, self._where, name, run, look=look)
 
     def _follow(self, run: int, told: Callable[[Mark], None], until_s: float | None) -> Standing:
-        walk = load(self._journal, self._clock, run)
-        words = {_word_of(mark) for mark in self._signals(run)}
-        while not self._is_still(walk, words):
+        walk = walk_journal.load(self._journal, run, Recorded)
+        while not self._is_still(walk):
             left_s = None if until_s is None else max(until_s - self._clock.elapsed_s(), 0.0)
             if left_s == 0.0:
                 break
             self._journal.wait(walk.chain, walk.sequence, min(_TAIL_S, left_s or _TAIL_S))
             for record in tuple(self._journal.records(walk.chain, walk.sequence)):
-                mark = follow(walk, record)
-                words.add(_word_of(mark))
-                told(mark)
+                told(walk_journal.follow(walk, record))
         return show(walk.course, self._clock.now())
 
-    def _signals(self, run: int) -> Iterator[Mark]:
-        for record in self._journal.records(walk_chain(run)):
-            if record.kind == "signal":
-                yield read_mark(record.kind, record.time, record.body)
-
-    def _is_still(self, walk: Driven, words: set[str]) -> bool:
+    def _is_still(self, walk: Recorded) -> bool:
         """Whether a run has ended or waits for a human, and every word to it was heard."""
         course = walk.course
         if not course.outcome:
@@ -254,33 +196,7 @@ class TemporalEngine:
             numbers = (*course.lanes.values(), *course.undo_lanes.values())
             if any(course.steps.at(number).state in _ACTING for number in numbers):
                 return False
-        return all(signal.id in words for signal in self._words(walk))
-
-    def _words(self, walk: Driven) -> Iterator[Signal]:
-        """Yield the words to a run since it was submitted."""
-        for record in self._journal.records(SIGNALS, walk.heard):
-            run, signal = read_signal(record.body)
-            if run == walk.run:
-                yield signal
-
-    def _course_with_words(self, walk: Driven) -> Course:
-        """Return where a run stands once the words that nobody has heard yet are heard."""
-        course = walk.course
-        marked = {_word_of(mark) for mark in self._signals(walk.run)}
-        for signal in self._words(walk):
-            if signal.id not in marked:
-                course = step(course, heard(course, signal))
-        return course
-
-
-def _run_in(record: Record) -> int:
-    return int(json.loads(record.body)["run"])
-
-
-def _word_of(mark: Mark) -> str:
-    """Return the id of the word that a mark is of; empty for other marks."""
-    signal = mark.body.get("signal")
-    return str(signal.get("id", "")) if mark.kind == "signal" and isinstance(signal, dict) else ""
+        return next(walk_journal.unheard(self._journal, walk), None) is None
 
 
 def _say(text: str) -> None:

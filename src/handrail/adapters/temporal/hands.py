@@ -21,15 +21,16 @@ from dataclasses import replace
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from handrail.adapters.embedded.acting import act_on
-from handrail.adapters.embedded.driven import load
 from handrail.adapters.temporal.crossing import Plain, call_in, mark_out, move_in, verb
+from handrail.core import walk_journal
+from handrail.core.acting import act_on
+from handrail.core.walk_journal import Recorded
 from handrail.errors import RefusedError
 from handrail.plans.canonical import encode_plain
 from handrail.plans.chain import leaks
 from handrail.plans.moving import Acting, Call, call
 from handrail.plans.walk import Mark
-from handrail.ports import Act, Clock, Journal, Locks
+from handrail.ports import Act, Journal, Locks
 
 _SLOTS = 512
 _LOOK_S = 0.1
@@ -44,7 +45,6 @@ class Hands:
     def __init__(
         self,
         journal: Journal,
-        clock: Clock,
         locks: Locks,
         acts: Mapping[str, Act],
         secrets: Collection[str],
@@ -54,13 +54,12 @@ class Hands:
 
         Args:
             journal: where a call is read that is too large to cross.
-            clock: only for reading that.
             locks: held while a step acts; on every machine that may have it.
             acts: by name.
             secrets: nothing that holds one of them leaves here.
             ended: told the run, its sequence and the step, once a step is over.
         """
-        self._journal, self._clock, self._locks = journal, clock, locks
+        self._journal, self._locks = journal, locks
         self._acts, self._secrets, self._ended = acts, secrets, ended
 
     @activity.defn(name="act", no_thread_cancel_exception=True)
@@ -105,7 +104,7 @@ class Hands:
     def _read(self, run: int, sequence: int, move: Acting) -> Call:
         """Return what the act is told, from the journal: it was too large to cross."""
         del sequence  # what came later is of other steps
-        return call(load(self._journal, self._clock, run).course, move)
+        return call(walk_journal.load(self._journal, run, Recorded).course, move)
 
     def _safe(self, mark: Mark) -> Mark:
         """Return the mark without what was told, where that holds a secret."""

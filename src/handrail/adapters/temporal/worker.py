@@ -164,7 +164,7 @@ class TemporalWorker:
             if self._is_ending.is_set():
                 book.unwritten.add((run, sequence, step))
 
-        hands = Hands(self._journal, self._clock, self._locks, self._acts, self._secrets, ended)
+        hands = Hands(self._journal, self._locks, self._acts, self._secrets, ended)
         beat = timedelta(seconds=self._where.heartbeat_s / 4)
         return Worker(
             client,

@@ -12,7 +12,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,7 +35,18 @@ with workflow.unsafe.imports_passed_through():
     )
     from handrail.plans.canonical import encode_plain
     from handrail.plans.hearing import heard
-    from handrail.plans.moving import Acting, Check, Do, Note, Undo, Wake, before, call, moves
+    from handrail.plans.moving import (
+        Acting,
+        Check,
+        Do,
+        Note,
+        Undo,
+        Wake,
+        before,
+        call,
+        has_begun,
+        moves,
+    )
     from handrail.plans.standing import Course
     from handrail.plans.walk import Mark, Signal
     from handrail.plans.walk_records import read_walk
@@ -186,7 +196,7 @@ class WalkWorkflow:
             self._last, self._sequence = read["hash"], read["sequence"]
         self._course = course
         self._latest = max(self._latest, datetime.fromisoformat(course.latest))
-        if _has_begun(course):
+        if has_begun(course):
             self._facts.append(Mark("taken", body={"by": self._name()}))
         self._base_events = workflow.info().get_current_history_length()
         self._base_bytes = workflow.info().get_current_history_size()
@@ -420,11 +430,3 @@ class WalkWorkflow:
             await workflow.wait_condition(self._is_time, timeout=timeout)
         if self._defect is not None:
             raise self._defect
-
-
-def _has_begun(course: Course) -> bool:
-    """Whether a step of it was acting when the journal was read."""
-    under_way: Mapping[int, int] = {**course.lanes}
-    states = [course.steps.at(number).state for number in under_way.values()]
-    states += [course.steps.at(number).state for number in course.undo_lanes.values()]
-    return "begun" in states or "undoing" in states
