@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from handrail.core import scheduling
+from handrail.core import backing_up, scheduling
 from support.hooks import run_hook
 from support.scripts import wait_for
 from support.served import Earlier, Served, serving, until
@@ -249,6 +249,28 @@ def test_schedule(tmp_path: Path) -> None:
         assert '"outcome":"confirmed"' in told
         assert any('"due"' in line for line in served.logged)
     assert team.executions == 1
+
+
+def test_backup(tmp_path: Path) -> None:
+    """A backup that is due is made and proven by the server, once, and listed by it."""
+    team = make_team(tmp_path / "team")
+    earlier = team.world(clock=Earlier(timedelta(hours=25)))
+    backing_up.tick(earlier, team.declared, lambda _: None)
+    journal = team.world().journal
+
+    def kinds() -> list[str]:
+        return [record.kind for record in journal.records(backing_up.chain_of("store/pilot-db"))]
+
+    with serving(team) as served:
+        until(lambda: "ended" in kinds())
+        (listed,) = served.ask("GET", "/v1/schedules").json["backups"]
+        assert (listed["last"], listed["overdue"], listed["proven_at"] != "") == (
+            "ended",
+            False,
+            True,
+        )
+        assert served.ask("GET", "/v1/status").json["schedules"] == []
+    assert kinds() == ["declared", "begun", "made", "ended"]
 
 
 def test_traces(tmp_path: Path) -> None:

@@ -236,7 +236,8 @@ def test_schedules(tmp_path: Path) -> None:
     declared = OPERATION.format(name="close-devices", undo="restore") + SCHEDULE
     team = make_team(tmp_path / "team", {"operations/close-devices.yaml": declared})
     with serving(team) as served:
-        until(lambda: bool(list(team.world().journal.records("schedule-close-devices"))))
+        for chain in ("schedule-close-devices", "backups-store/pilot-db"):
+            until(lambda chain=chain: team.world().journal.last(chain) is not None)  # type: ignore[misc]
         for words in (
             ("schedules",),
             ("schedules", "--json"),

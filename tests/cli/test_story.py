@@ -460,6 +460,7 @@ def test_json(team: Team) -> None:
             "unfinished",
             "runs",
             "leftover_clones",
+            "schedules",
         },
     }
     for words, keys in shapes.items():

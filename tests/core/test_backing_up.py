@@ -421,3 +421,23 @@ def test_the_list_says_next_last_proven_and_overdue(tmp_path: Path) -> None:
     assert team.call("schedules", "run-due").out == ""
     after = team.call("schedules").out
     assert ("never" in after, "made" in after) == (False, True), after
+
+
+def test_where_things_stand_says_what_is_late(tmp_path: Path) -> None:
+    """`handrail` alone shows an overdue backup, and a paused schedule with why; else nothing."""
+    operation = "operation: reset-pilot\nrun: ./scripts/reset-pilot/run.sh\non: store/pilot-db\n"
+    operation += 'undo: restore\nwatch: {soak: 0s}\nschedule: {cron: "0 3 1 1 *"}\n'
+    team = make_team(tmp_path / "team", {"operations/reset-pilot.yaml": operation})
+    assert team.call("--json").json["schedules"] == []
+    assert "by the clock" not in team.call().out
+    body = {"time": time_text(datetime.now(UTC) - timedelta(days=2))}
+    team.world().journal.append(chain_of(STORE), "declared", body)
+    team.call("schedules", "pause", "reset-pilot", "--because", "we move")
+    late = team.call("--json").json["schedules"]
+    assert [(one["name"], one["state"]) for one in late] == [
+        ("reset-pilot", "paused"),
+        ("backup of store/pilot-db", "overdue"),
+    ]
+    out = team.call().out
+    for said in ("not as declared", "paused by ana@pilot.example: we move", "overdue since"):
+        assert said in out, out

@@ -287,6 +287,7 @@ class Survey(msgspec.Struct, frozen=True):
     held: tuple[Held, ...]
     glass: tuple[dict[str, Any], ...]
     questions: tuple[dict[str, Any], ...]
+    schedules: tuple[dict[str, str], ...]
     leftover_clones: tuple[str, ...]
 
 

@@ -95,7 +95,6 @@ def show(call: Call, found: Sequence[Standing], kept: Sequence[backing_up.Standi
 
 def _show_backups(kept: Sequence[backing_up.Standing]) -> None:
     from handrail.cli import screen
-    from handrail.plans.amounts import duration
 
     rows = [("backups of", "every", "next (UTC)", "newest (UTC)", "proven (UTC)", "came to")]
     for one in kept:
@@ -104,7 +103,7 @@ def _show_backups(kept: Sequence[backing_up.Standing]) -> None:
         rows.append(
             (
                 one.store,
-                duration(one.every_s),
+                _every(one.every_s),
                 next_at,
                 one.made_at[:16].replace("T", " ") or "-",
                 one.proven_at[:16].replace("T", " ") or "never",
@@ -116,6 +115,14 @@ def _show_backups(kept: Sequence[backing_up.Standing]) -> None:
         if one.why and one.last != "ended":
             lines.append(screen.wrap(f"{one.store}: {one.last}: {one.why}", "  "))
     screen.write("\n".join(lines))
+
+
+def _every(seconds: int) -> str:
+    """Return a time as it is declared: `1d`, `90m`."""
+    for unit, length_s in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds % length_s == 0:
+            return f"{seconds // length_s}{unit}"
+    return f"{seconds}s"
 
 
 def _show_schedules(found: Sequence[Standing]) -> None:

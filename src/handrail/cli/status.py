@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from handrail.cli.call import Call
 
 
+# More that is late is told as a number: the whole list is a command away.
+_MOST = 6
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add nothing."""
     del parser
@@ -31,7 +35,7 @@ def show(call: Call, found: dict[str, Any]) -> int:
     if call.options.json:
         screen.write_json({"format": 1, **found})
         return 0
-    if not any(found[name] for name in ("operations", "runs", "waiting", "held")):
+    if not any(found[name] for name in ("operations", "runs", "waiting", "held", "schedules")):
         screen.write(
             "nothing is declared here, and nothing has run.\n"
             "next: handrail init                                 start an estate, or\n"
@@ -108,6 +112,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
                 for w in found["waiting"]
             ]
         )
+    lines += _late(found["schedules"])
     if found["leftover_clones"]:
         lines += [
             "",
@@ -129,3 +134,15 @@ def _lines(found: dict[str, Any]) -> list[str]:
             ]
         )
     return lines
+
+
+def _late(found: list[dict[str, str]]) -> list[str]:
+    """Return what did not happen by the clock as declared, in short."""
+    from handrail.cli.screen import wrap
+
+    if not found:
+        return []
+    lines = ["", "by the clock, and not as declared (handrail schedules):"]
+    lines += [wrap(f"  {o['name']}: {o['state']} {o['text']}", "    ") for o in found[:_MOST]]
+    more = len(found) - _MOST
+    return [*lines, f"  and {more} more"] if more > 0 else lines

@@ -3,6 +3,7 @@
 plans-<digest>              `planned` each time that a plan is made; `fanned`, of a fan-out
 rehearsal-<key>-<id>        `opened`, steps, `measured`
 proofs-<resource>           `proven` each time that a backup was restored
+backups-<store>             `declared`, then what became of each backup by the clock: backing_up.py
 approvals-<digest>          `approved`, `used`, `expired`, `withdrawn`
 standing-<subject>          `approved`, `used`, `ended`, `withdrawn`: of more than one run
 break-glass                 `broken`, `reviewed`

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from handrail.core import asking, breaking, clones, holding, records, walks
+from handrail.core import (
+    asking,
+    backing_up,
+    breaking,
+    clones,
+    holding,
+    records,
+    scheduling,
+    walks,
+)
 from handrail.core.recalling import story
 from handrail.core.world import Declared, World
 from handrail.plans.canonical import plain
 from handrail.plans.deeds import next_command
 from handrail.plans.model import Plan
+from handrail.plans.schedule import said
 
 _RUNS = 5
 _PLANS = 5
@@ -46,8 +56,38 @@ def survey(
         ],
         "questions": [plain(one) for one in asking.open_questions(world) if sees(one.resource)],
         "held": [plain(held) for held in holding.standing(world) if sees(held.resource)],
+        "schedules": [one for one in _by_the_clock(world, declared) if sees(one["target"])],
         "leftover_clones": [at.name for at in clones.leftover(world)],
     }
+
+
+def _by_the_clock(world: World, declared: Declared) -> Iterator[dict[str, str]]:
+    """Yield what should have happened by itself and did not, or does not while it is paused."""
+    for one in scheduling.standings(world, declared):
+        name = " ".join(part for part in (one.operation, one.schedule.name) if part)
+        if one.paused:
+            until = str(one.paused.get("until", ""))[:16].replace("T", " ")
+            text = f"by {one.paused.get('person') or 'somebody'}"
+            text += f" until {until} UTC" if until else ""
+            text += f": {one.paused.get('because') or 'no reason given'}"
+            resume = f"handrail schedules resume {one.operation}"
+            yield _late(name, one.target, "paused", text, resume)
+        elif one.overdue and one.expected_by is not None:
+            text = f"no success by {said(one.expected_by)}"
+            yield _late(name, one.target, "overdue", text, "handrail schedules")
+    for kept in backing_up.standings(world, declared):
+        if kept.overdue and kept.due_by is not None:
+            newest = f"the newest is of {kept.made_at[:16].replace('T', ' ')} UTC"
+            text = f"since {said(kept.due_by)}; {newest if kept.made_at else 'there is none'}"
+            yield _late(f"backup of {kept.store}", kept.store, "overdue", text)
+        elif kept.last == "failed":
+            yield _late(f"backup of {kept.store}", kept.store, "failed", kept.why)
+
+
+def _late(
+    name: str, target: str, state: str, text: str, following: str = "handrail schedules"
+) -> dict[str, str]:
+    return {"name": name, "target": target, "state": state, "text": text, "next": following}
 
 
 def _waiting(world: World, plan: Plan) -> dict[str, str]:

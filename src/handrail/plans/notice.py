@@ -17,14 +17,17 @@ from handrail.plans.canonical import sha256
 
 # Kinds of notice, in the words of their reader, with how grave each is.
 KINDS: Mapping[str, tuple[str, str]] = {
-    "incident": ("incident", "an operation has not succeeded by when it was expected to"),
+    "incident": (
+        "incident",
+        "an operation has not succeeded when it was expected to, or a backup is overdue",
+    ),
     "break-glass": ("incident", "somebody ran a plan without the approval that it needs"),
     "over-budget": ("warning", "a run was stopped or undone by its budget"),
-    "failed": ("warning", "a run ended, and was not confirmed"),
+    "failed": ("warning", "a run ended, and was not confirmed; or a backup failed"),
     "refused": ("warning", "a scheduled run was refused"),
-    "skipped": ("warning", "a scheduled time was missed"),
+    "skipped": ("warning", "a scheduled time was missed, also of a backup"),
     "waiting": ("warning", "somebody has to act: approve, answer, resume"),
-    "resolved": ("info", "an operation has succeeded after an incident"),
+    "resolved": ("info", "what was expected has come after an incident"),
     "confirmed": ("info", "a run was confirmed"),
     "test": ("info", "somebody tried a destination"),
 }
