@@ -171,6 +171,36 @@ def test_undo_in_reverse_order(house: House) -> None:
     assert undone == ["store/1/s1", "store/1/s0", "store/0/s1", "store/0/s0"]
 
 
+@pytest.mark.parametrize("failing", range(4))
+def test_failing_at_each_step_puts_back_exactly_what_began(house: House, failing: int) -> None:
+    """Whichever step fails, all that began is undone once, the last first, and nothing else."""
+    engine = house.make()
+    steps = [f"store/{lane}/s{number}" for lane in range(2) for number in range(2)]
+    house.act.says(steps[failing], StoreError("store.failed", "no room"))
+    bounds = Bounds(at_once=1, then="undo")
+    run = engine.submit(simple_walk(2, 2, bounds=bounds), "one")
+    assert engine.follow(run, nothing, 30).outcome == "undone"
+    assert [step for to, step, _ in house.act.calls if to == "do"] == steps[: failing + 1]
+    undone = [step for to, step, _ in house.act.calls if to == "undo"]
+    assert undone == steps[failing::-1]
+
+
+def test_an_undo_that_fails_is_said_and_done_again_on_a_word(house: House) -> None:
+    """What could not be undone is not called undone; a second `undo` does that, and only that."""
+    engine = house.make()
+    house.act.says("store/0/s0", StoreError("store.failed", "no room"), to="undo")
+    run = engine.submit(simple_walk(1, 2), "one")
+    engine.follow(run, nothing, 30)
+    engine.signal(run, word("undo", 1))
+    first = engine.follow(run, nothing, 30)
+    assert first.steps["store/0/s0"].state == "undo-failed"
+    assert engine.signal(run, word("undo", 2))
+    last = engine.follow(run, nothing, 30)
+    assert last.outcome == "undone"
+    assert house.act.count("store/0/s1", "undo") == 1
+    assert house.act.count("store/0/s0", "undo") == 2
+
+
 def test_undo_of_a_run_that_has_ended(house: House) -> None:
     """A done run is undone on a word, also by another process, and has ended again then."""
     engine = house.make()
