@@ -255,6 +255,27 @@ def test_a_backup_that_does_not_come_back_equal_counts_for_nothing(house: House)
     assert house.proofs == [True, False, True]
 
 
+def test_a_store_that_is_written_to_meanwhile_is_not_called_unequal(house: House) -> None:
+    """Where nobody knows what the backup has to hold, no proof is recorded, and it is kept."""
+
+    def backup(*given: Any) -> Any:
+        return replace(real.backup(*given), fingerprint=None)
+
+    def clone(*given: Any) -> Any:
+        with closing(sqlite3.connect(house.team.database)) as database, database:
+            database.execute("INSERT INTO devices VALUES (78, 1)")
+        return real.clone(*given)
+
+    real = house.world.open_store(house.declared.estate.resources[STORE])
+    house.days(1)
+    assert house.tick(failing(house, backup=backup, clone=clone)) == ["failed"]
+    assert "was written to while" in house.standing.why
+    assert (house.proofs, [house.standing.backup]) == ([], [path.stem for path in house.kept])
+    house.days(1)
+    assert house.tick(failing(house, backup=backup)) == ["ended"]
+    assert house.proofs == [True]
+
+
 def test_another_store_than_the_adopted_one_is_not_backed_up(house: House) -> None:
     """A database that was put in its place is no backup of it."""
     with closing(sqlite3.connect(house.team.root / "data" / "other.db")) as other:

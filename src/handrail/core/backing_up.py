@@ -409,12 +409,30 @@ class _Turn:
                 began = world.clock.elapsed_s()
                 made = proving.clone(world, target, readable, at, talk)
                 restore_s = world.clock.elapsed_s() - began
-                proving.prove(
-                    world, talk, self._resource, target, made, backup, backup_s, restore_s
-                )
+                known = self._comparable(target, made, backup)
+                proving.prove(world, talk, self._resource, target, made, known, backup_s, restore_s)
         finally:
             clones.clear(world, name)
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _comparable(self, target: Store, made: Store, backup: Backup) -> Backup:
+        """Return the backup with the fingerprint that it has to have.
+
+        Raises:
+            StoreError: nobody knows it, for the store was written to while it was backed up. That
+                says nothing against the backup: no proof of it is recorded.
+        """
+        if backup.fingerprint is not None:
+            return backup
+        now = target.fingerprint()
+        if now.differences(made.fingerprint()):
+            ref = self._resource.ref
+            raise StoreError(
+                "store.failed",
+                f"{ref} was written to while it was backed up: there is nothing to compare with",
+                hint="the backup is kept, unproven; a rehearsal at a quieter hour proves one",
+            )
+        return replace(backup, fingerprint=now)
 
     def _end(self, backup: Backup, *, proven: bool, gone: tuple[str, ...]) -> None:
         self._note("ended", {"backup": backup.id, "proven": proven, "removed": list(gone)})
