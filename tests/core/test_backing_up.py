@@ -462,3 +462,35 @@ def test_where_things_stand_says_what_is_late(tmp_path: Path) -> None:
     out = team.call().out
     for said in ("not as declared", "paused by ana@pilot.example: we move", "overdue since"):
         assert said in out, out
+
+
+@pytest.mark.parametrize(
+    ("rule", "came_to"),
+    [
+        ("every: 0s", []),
+        ("every: 1d, prove: 0s", ["ended"]),
+        ("every: 999999d, prove: 999999w", []),
+        ("every: 1d, prove: 999999w", ["ended"]),
+        ("every: 999999w, keep: 0", []),
+    ],
+)
+def test_an_odd_rule_is_no_defect(house: House, rule: str, came_to: list[str]) -> None:
+    """Nothing, and nearly for ever, mean what they say; nothing is made again and again."""
+    declared = ESTATE.replace("{to: object/backups}", f"{{to: object/backups, {rule}}}")
+    house.team.write({"estate/pilot.yaml": declared})
+    house.days(1)
+    assert (house.tick(), house.tick()) == (came_to, [])
+    assert bool(list(backing_up.standings(house.world, house.declared))) == (rule != "every: 0s")
+    house.clock.advance(120)
+    assert house.tick() == []
+
+
+def test_a_failure_under_a_rule_of_nearly_for_ever_is_tried_again_next_day(house: House) -> None:
+    """A proof that fails is tried again after a day, however seldom backups are made."""
+    rule = "{to: object/backups, every: 4w, prove: 999999w}"
+    house.team.write({"estate/pilot.yaml": ESTATE.replace("{to: object/backups}", rule)})
+    house.days(28)
+    assert house.tick(failing(house, clone=full)) == ["failed"]
+    assert house.standing.next_at == house.clock.now() + timedelta(days=1)
+    house.days(1)
+    assert house.tick() == ["ended"]

@@ -11,8 +11,8 @@ Rules:
   while it is restored and compared. While a run holds the store, the backup waits.
 - Nothing is removed unless the new backup was made and, where that was its turn, came back equal.
 - A rehearsal's backup counts as well: it was made, restored and compared in the same manner.
-- What fails is told once a time, and tried again: in an hour where it could not be made, at its
-  next time where it did not come back equal.
+- What fails is told once a time, and tried again: in an hour where it could not be made, in a
+  day where it did not come back equal; sooner where the next one is due sooner.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from handrail.plans.schedule import said
 from handrail.ports import Entry, Record, Store
 
 _LOOK = timedelta(seconds=60)
-_AGAIN_S = 3600
+_AGAIN_S, _DAY_S = 3600, 86400
 _ATTEMPTS = 3
 _TAIL = 100
 _PROOFS = 50
@@ -129,9 +129,11 @@ def lock_of(store: str) -> str:
 
 
 def _rules(declared: Declared) -> Iterator[tuple[Resource, BackupRule]]:
+    """Yield the stores that are backed up by the clock: with `every: 0s` one is not."""
     for resource in declared.estate.resources.values():
-        if resource.store is not None and resource.store.backups is not None:
-            yield resource, resource.store.backups
+        rule = resource.store.backups if resource.store is not None else None
+        if rule is not None and rule.every_s:
+            yield resource, backup_times.bounded(rule)
 
 
 def _past(world: World, store: str) -> _Past:
@@ -200,13 +202,18 @@ def standings(world: World, declared: Declared) -> Iterator[Standing]:
 
 
 def _next_at(known: _Past, wanted: Wanted, rule: BackupRule, now: datetime) -> datetime:
-    """Return when a backup is begun next: a failed one not before it is tried again."""
+    """Return when a backup is begun next: a failed one when it is tried again.
+
+    Also where the backup itself was made: then it could not be restored.
+    """
     kind, body = known.last
     if kind != "failed":
         return wanted.time
     again_at = datetime.fromisoformat(body["again_at"])
     is_sane = again_at <= now + timedelta(seconds=max(rule.every_s, _AGAIN_S))
-    return max(wanted.first, again_at) if is_sane else wanted.time
+    if not is_sane:
+        return wanted.time
+    return again_at if wanted.is_due else min(again_at, wanted.time)
 
 
 def tick(world: World, declared: Declared, begin: Callable[[Task], None]) -> datetime:
@@ -247,7 +254,8 @@ def _look_at(
         return []
     task = _task(world, resource, rule, known, wanted)
     if task is None:
-        return [_next_at(known, wanted, rule, now)] if not wanted.is_due else []
+        wakes_at = _next_at(known, wanted, rule, now)
+        return [wakes_at] if wakes_at > now else []
     begin(task)
     return []
 
@@ -260,8 +268,10 @@ def _task(
     kind, body = known.last
     if kind in _OPEN:
         return Task(resource.ref, datetime.fromisoformat(body["time"]))
-    if not wanted.is_due or _next_at(known, wanted, rule, now) > now:
+    if _next_at(known, wanted, rule, now) > now:
         return None
+    if not wanted.is_due:
+        return Task(resource.ref, datetime.fromisoformat(body["time"]))  # it failed
     time = time_text(wanted.time)
     if any(told == "ended" and said["time"] == time for told, said, _ in known.told):
         return None  # made before, when the clock said otherwise
@@ -346,7 +356,7 @@ class _Turn:
                     raise
                 return self._postpone(known)
             if proves:
-                again_s = self._rule.every_s
+                again_s = min(self._rule.every_s, _DAY_S)
                 self._prove(target, backup, seconds)
             gone = backups.prune(world, self._declared, self._resource)
             self._end(backup, proven=proves, gone=gone)

@@ -210,7 +210,7 @@ _STORE_KEYS = {
                 "to": Key(REFERENCE, "the object store that keeps them", required=True),
                 "every": Key(
                     DURATION,
-                    "how often `handrail serve`, or `handrail schedules run-due`, makes one",
+                    "how often one is made by the clock; `0s`: not by the clock",
                     default=DAY_S,
                 ),
                 "keep": Key(COUNT, "how many", default=14),

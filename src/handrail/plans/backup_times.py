@@ -8,12 +8,14 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from handrail.estate.model import BackupRule
 
 _GRACE_LEAST_S = 3600
+# Longer is for ever: a date has to come out of it.
+_LONGEST_S = 100 * 366 * 86400
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Wanted:
         return round((self.time - self.first).total_seconds() / rule.every_s)
 
 
+def bounded(rule: BackupRule) -> BackupRule:
+    """Return a rule whose times can be reckoned with."""
+    every_s, prove_s = min(rule.every_s, _LONGEST_S), min(rule.prove_s, _LONGEST_S)
+    return replace(rule, every_s=every_s, prove_s=prove_s)
+
+
 def look(
     rule: BackupRule,
     seen_at: datetime,
@@ -49,13 +57,15 @@ def look(
     """Return what is next.
 
     Args:
-        rule: as declared.
+        rule: as `bounded` gives it; `every` is more than nothing.
         seen_at: when the declaration was first looked at.
         made_at: when the newest good backup was begun; None where there is none.
         proven_at: when a backup last came back equal; None for never.
         now: the wall clock.
     """
-    every, prove = timedelta(seconds=rule.every_s), timedelta(seconds=rule.prove_s)
+    every = timedelta(seconds=rule.every_s)
+    # A proof of no age at all is had by none: then each backup is proven.
+    prove = timedelta(seconds=rule.prove_s) if rule.prove_s else every
     backup_due = (made_at or seen_at) + every
     first = min(backup_due, proven_at + prove) if proven_at else backup_due
     time = first + max((now - first) // every, 0) * every
