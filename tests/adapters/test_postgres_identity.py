@@ -160,7 +160,7 @@ def test_in_recovery(postgres_server: Server, tmp_path: Path) -> None:
         place.data.chmod(0o700)
         scratch.hand_over(place, place.data)
         # A standby does not start with less than its server has.
-        settings = {"max_connections": "60", "max_prepared_transactions": "5"}
+        settings = {"max_connections": "200", "max_prepared_transactions": "5"}
         port = scratch.start(place, place.data, binaries, settings)
         url = type(address)({**address.parameters, "port": str(port)}).url()
         error = refusal(url)

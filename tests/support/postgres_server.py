@@ -36,7 +36,7 @@ SETTINGS = {
     "autovacuum": "off",
     "shared_buffers": "32MB",
     "max_wal_size": "512MB",
-    "max_connections": "60",
+    "max_connections": "200",
     "max_prepared_transactions": "5",
 }
 

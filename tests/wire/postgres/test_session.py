@@ -325,12 +325,15 @@ def test_nobody_begins_what_somebody_is_being_asked_about(database: Database) ->
 def test_a_limited_role_may_do_what_the_budget_says(database: Database) -> None:
     """The run's own role may do what the budget says, nothing else, and is gone afterwards."""
     database.server.execute(f"ALTER ROLE {OWNER} CREATEROLE")
-    with database.guarded(hold(budget(delete_notes=5), role="limited")) as guarded:
-        with guarded.connect() as client:
-            client.execute("DELETE FROM notes WHERE id <= 5")
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                client.execute("UPDATE devices SET seen = 1")
-        assert guarded.settle().role == "limited"
+    try:
+        with database.guarded(hold(budget(delete_notes=5), role="limited")) as guarded:
+            with guarded.connect() as client:
+                client.execute("DELETE FROM notes WHERE id <= 5")
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    client.execute("UPDATE devices SET seen = 1")
+            assert guarded.settle().role == "limited"
+    finally:  # the server is other tests' too
+        database.server.execute(f"ALTER ROLE {OWNER} NOCREATEROLE")
     assert database.counts()["notes"] == 45
     assert (
         database.ask("SELECT count(*) FROM pg_roles WHERE rolname ~ '^handrail_' AND NOT rolsuper")
