@@ -102,6 +102,11 @@ class Proxy:
         with self._changed:
             self._faults[way] = (self._taken[way] + count, "cut")
 
+    def mend(self) -> None:
+        """Forget what was to happen after some bytes and has not happened yet."""
+        with self._changed:
+            self._faults.clear()
+
     def close_half(self, way: Way) -> None:
         """Say the end of one direction on every connection; the other one goes on."""
         with self._changed:
@@ -141,25 +146,32 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target, timeout=_END_S)
             except OSError:
                 if self._is_over:
                     return
+                continue
+            try:
+                server = socket.create_connection(self._target, timeout=_END_S)
+            except OSError:
+                # Nobody is there: the client must not wait for an answer.
+                client.close()
                 continue
             for end in (client, server):
                 end.settimeout(None)
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             pair = _Pair(client, server)
             ways: tuple[Way, ...] = ("up", "down")
-            pair.threads = [
+            threads = [
                 threading.Thread(
                     target=self._carry, args=(pair, way), name=f"faults-{way}", daemon=True
                 )
                 for way in ways
             ]
+            # A copy: the first of them may have ended, and left, before the second is started.
+            pair.threads = list(threads)
             with self._changed:
                 self._pairs.append(pair)
-            for thread in pair.threads:
+            for thread in threads:
                 thread.start()
 
     def _carry(self, pair: _Pair, way: Way) -> None:
@@ -188,21 +200,24 @@ class Proxy:
     def _pass(self, pair: _Pair, way: Way, goal: socket.socket, piece: bytes) -> int:
         """Send a piece up to where something is to happen; return how much of it that was."""
         with self._changed:
-            at, fault = self._faults.get(way, (0, ""))
-            left = at - self._taken[way]
-            happens = bool(fault) and left <= len(piece)
-            size = left if happens else len(piece)
+            size, fault = self._taken_by_fault(way, len(piece))
             self._taken[way] += size
+            self._stopped |= {way} if fault == "stop" else set()
         self._send(pair, goal, piece[:size])
         with self._changed:
             self._passed[way] += size
-            if happens:
-                del self._faults[way]
-                self._stopped |= {way} if fault == "stop" else set()
             self._changed.notify_all()
-        if happens and fault == "cut":
+        if fault == "cut":
             self._break(pair)
         return size
+
+    def _taken_by_fault(self, way: Way, size: int) -> tuple[int, str]:
+        """Return how much of a piece may pass, and what happens then; it happens to one alone."""
+        at, fault = self._faults.get(way, (0, ""))
+        if not fault or at - self._taken[way] > size:
+            return size, ""
+        del self._faults[way]
+        return at - self._taken[way], fault
 
     def _send(self, pair: _Pair, goal: socket.socket, piece: bytes) -> None:
         """Send all of it, also to one that reads slowly, as long as the wire is whole."""
