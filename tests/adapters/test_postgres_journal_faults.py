@@ -15,6 +15,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
 from handrail.adapters.postgres import backups, scratch
@@ -24,7 +26,7 @@ from handrail.adapters.postgres_journal.journal import PostgresJournal
 from handrail.adapters.postgres_journal.link import Link
 from handrail.core.journal import verify_export
 from handrail.errors import FencedError, JournalError
-from handrail.ports import Entry
+from handrail.ports import Entry, Record
 from handrail.testing.clock import FakeClock
 from support.faults import Proxy, proxy
 from support.journals import journal_database, journal_url
@@ -41,6 +43,12 @@ END_OTHERS = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
     " WHERE application_name = 'handrail journal'"
 )
+
+
+@pytest.fixture(scope="module")
+def breaking(postgres_server: Server) -> Iterator[tuple[PostgresJournal, Proxy]]:
+    with _wired(postgres_server.url(postgres_server.make_database())) as (journal, wire):
+        yield journal, wire
 
 
 @pytest.fixture
@@ -148,6 +156,48 @@ def test_a_key_is_used_once_when_the_answer_is_lost(journal_url: str) -> None:
             wire.cut_after("down", 1 + 30 * n)
             assert journal.single_use(f"approval {n}")
             assert not journal.single_use(f"approval {n}")
+
+
+_WORK = st.tuples(
+    st.sampled_from(["append", "write", "fenced", "close", "use"]),
+    st.sampled_from(["one", "two"]),
+    st.sampled_from(["up", "down", ""]),
+    st.integers(1, 700),
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(works=st.lists(_WORK, min_size=3, max_size=12))
+def test_whatever_is_cut_is_kept_once(
+    breaking: tuple[PostgresJournal, Proxy], works: list[tuple[str, str, Any, int]]
+) -> None:
+    """Wherever the wire breaks, and under whatever work, each record is there once, in order."""
+    journal, wire = breaking
+    wire.mend()
+    example = len(journal.chains("example-"))
+    journal.append(f"example-{example}", "x", {})
+    kept: dict[str, list[Record]] = {}
+    for number, (work, name, way, count) in enumerate(works):
+        chain = f"{name}-{example}"
+        if way:
+            wire.cut_after(way, count)
+        if work == "append":
+            kept.setdefault(chain, []).append(journal.append(chain, "x", {"n": number}))
+        elif work == "close":
+            journal.close(chain)
+        elif work == "use":
+            assert journal.single_use(f"key {example} {number}")
+            assert not journal.single_use(f"key {example} {number}")
+        else:
+            after = kept[chain][-1].hash if chain in kept else "new"
+            other = f"{name}-too-{example}"
+            entries = [Entry(chain, "x", {"n": number}, after), Entry(other, "x", {"n": number})]
+            for record in journal.write(entries[: 1 if work == "fenced" else 2]):
+                kept.setdefault(record.chain, []).append(record)
+    assert {chain: list(journal.records(chain)) for chain in kept} == kept
+    # An export streams, and is not tried again: no cut may be left over for it.
+    wire.mend()
+    assert verify_export(journal.export()) == ()
 
 
 def test_a_server_that_stays_away_leaves_the_outcome_unknown(journal_url: str) -> None:
