@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,9 @@ END_OTHERS = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
     " WHERE application_name = 'handrail journal'"
 )
+
+# Far beyond what it takes with a patience of 0.3 s, on a machine that is busy.
+IN_TIME_S = 15
 
 
 @pytest.fixture(scope="module")
@@ -205,8 +209,10 @@ def test_a_server_that_stays_away_leaves_the_outcome_unknown(journal_url: str) -
     with _wired(journal_url, patience_s=0.3) as (journal, wire), _journal(journal_url) as other:
         first = journal.append("run-1", "x", {"n": 1})
         wire.stop("down")
+        began = time.monotonic()
         with pytest.raises(JournalError) as caught:
             journal.write([Entry("run-1", "x", {"n": 2}, first.hash)])
+        assert time.monotonic() - began < IN_TIME_S
         assert caught.value.code == "journal.unknown"
         _whole(other, {"n": 1}, {"n": 2})
         wire.cut()
@@ -217,6 +223,24 @@ def test_a_server_that_stays_away_leaves_the_outcome_unknown(journal_url: str) -
         assert last is not None
         journal.write([Entry("run-1", "x", {"n": 3}, last.hash)])
         _whole(journal, {"n": 1}, {"n": 2}, {"n": 3})
+
+
+@pytest.mark.parametrize("count", [1, 60, 300, 600])
+def test_a_wire_that_goes_silent_before_the_commit_keeps_nothing(
+    journal_url: str, count: int
+) -> None:
+    """Where a transaction's statements reach nobody, the write ends in time, and is refused."""
+    with _wired(journal_url, patience_s=0.3) as (journal, wire), _journal(journal_url) as other:
+        journal.append("run-1", "x", {"n": 1})
+        journal._remembered.forget()
+        wire.stop_after("up", count)
+        began = time.monotonic()
+        with pytest.raises(JournalError) as caught:
+            journal.write([Entry("run-1", "x", {"n": 2}), Entry("other", "x", {"n": 2})])
+        assert time.monotonic() - began < IN_TIME_S
+        assert caught.value.code == "journal.unwritable"
+        wire.cut()
+        _whole(other, {"n": 1})
 
 
 def test_a_server_that_is_not_there_keeps_nothing(journal_url: str) -> None:
