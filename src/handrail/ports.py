@@ -13,13 +13,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Backup, Fingerprint, Identity, Measure
 from handrail.plans.holding import Report
-from handrail.plans.walk import Mark, Signal, Walk
-from handrail.plans.walking import Standing
+
+if TYPE_CHECKING:  # what plans one run does not read what a walk is
+    from handrail.plans.standing import Standing
+    from handrail.plans.walk import Mark, Signal, Walk
 
 # Called with (done, total) in units of the work; total None while it is not known.
 Progress = Callable[[int, int | None], None]
