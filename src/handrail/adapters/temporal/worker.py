@@ -17,8 +17,7 @@ from datetime import timedelta
 
 from temporalio.client import Client
 from temporalio.service import RPCError
-from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.workflow import NondeterminismError
 
 from handrail.adapters.temporal.book import Book
@@ -140,9 +139,6 @@ class TemporalWorker:
 
     def _walks(self, client: Client, name: str, book: Book, pool: ThreadPoolExecutor) -> Worker:
         """Return what decides, reads and writes."""
-        runner = SandboxedWorkflowRunner(
-            restrictions=SandboxRestrictions.default.with_passthrough_modules("handrail", "msgspec")
-        )
         return Worker(
             client,
             task_queue=queue(name),
@@ -150,7 +146,10 @@ class TemporalWorker:
             activities=book.activities(),
             activity_executor=pool,
             max_concurrent_activities=_JOURNAL_THREADS,
-            workflow_runner=runner,
+            # Not in a sandbox: the one workflow is our own, and pure. A sandbox imports modules of
+            # the standard library a second time, and other threads of this process then meet half
+            # of them (`ssl` that makes no context, `grp` without its functions).
+            workflow_runner=UnsandboxedWorkflowRunner(),
             sticky_queue_schedule_to_start_timeout=_STICKY,
             # What was decided by another Handrail is not played again: it begins anew.
             workflow_failure_exception_types=[NondeterminismError],

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,36 +22,33 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, CancelledError
 from temporalio.exceptions import TimeoutError as LateError
 
-with workflow.unsafe.imports_passed_through():
-    from dataclasses import replace
-
-    from handrail.adapters.temporal.crossing import (
-        Plain,
-        call_out,
-        mark_in,
-        mark_out,
-        move_out,
-        unpack,
-        verb,
-    )
-    from handrail.plans.canonical import encode_plain
-    from handrail.plans.hearing import heard
-    from handrail.plans.moving import (
-        Acting,
-        Check,
-        Do,
-        Note,
-        Undo,
-        Wake,
-        before,
-        call,
-        has_begun,
-        moves,
-    )
-    from handrail.plans.standing import Course
-    from handrail.plans.walk import Mark, Signal
-    from handrail.plans.walk_records import read_walk
-    from handrail.plans.walking import opened, step
+from handrail.adapters.temporal.crossing import (
+    Plain,
+    call_out,
+    mark_in,
+    mark_out,
+    move_out,
+    unpack,
+    verb,
+)
+from handrail.plans.canonical import encode_plain
+from handrail.plans.hearing import heard
+from handrail.plans.moving import (
+    Acting,
+    Check,
+    Do,
+    Note,
+    Undo,
+    Wake,
+    before,
+    call,
+    has_begun,
+    moves,
+)
+from handrail.plans.standing import Course
+from handrail.plans.walk import Mark, Signal
+from handrail.plans.walk_records import read_walk
+from handrail.plans.walking import opened, step
 
 # Of one walk so many steps act at once; the server bears 2,000.
 _MOST_AT_ONCE = 500
