@@ -16,7 +16,7 @@ STEPS_OF_A_CHILD = 2
 
 def measure(what: str, targets: int, steps: int) -> float:
     """Return the seconds, once warm."""
-    from dbos import DBOS  # type: ignore[import-not-found]  # noqa: PLC0415  it is there where this runs
+    from dbos import DBOS  # type: ignore[import-not-found]  # noqa: PLC0415  in the bench's own venv alone
 
     DBOS(
         config={
@@ -27,15 +27,15 @@ def measure(what: str, targets: int, steps: int) -> float:
         }
     )
 
-    @DBOS.step()  # type: ignore[untyped-decorator]  # theirs
+    @DBOS.step()  # type: ignore[untyped-decorator]  # DBOS has no types
     def nothing() -> int:
         return 1
 
-    @DBOS.workflow()  # type: ignore[untyped-decorator]  # theirs
+    @DBOS.workflow()  # type: ignore[untyped-decorator]  # DBOS has no types
     def lane(count: int) -> int:
         return sum(nothing() for _ in range(count))
 
-    @DBOS.workflow()  # type: ignore[untyped-decorator]  # theirs
+    @DBOS.workflow()  # type: ignore[untyped-decorator]  # DBOS has no types
     def fan_out(count: int) -> int:
         handles = [DBOS.start_workflow(lane, STEPS_OF_A_CHILD) for _ in range(count)]
         return sum(handle.get_result() for handle in handles)

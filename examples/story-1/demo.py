@@ -76,7 +76,7 @@ def main() -> int:
     handrail("approve", digest, "--yes", expect=0, person=1)
     add_sessions(MORE_SESSIONS)
     handrail("run", digest, expect=5)
-    say("It did more than it did in rehearsal, so it was undone at once:")
+    say("It would have done more than it did in rehearsal, so nothing of it was kept:")
     count("sessions")
     say("Everything above is in a hash-chained journal:")
     handrail("runs", expect=0)

@@ -172,14 +172,14 @@ def _said(error: smtplib.SMTPException) -> NotifyError:
             return refused("it does not let this user in", is_passing=True)
         case smtplib.SMTPRecipientsRefused():
             codes = [code for code, _ in error.recipients.values()]
-            is_passing = any(code < 500 for code in codes)  # noqa: PLR2004  for good
+            is_passing = any(code < 500 for code in codes)  # noqa: PLR2004  SMTP: 5xx is a no for good
             return refused("it refuses every recipient", is_passing=is_passing)
         case smtplib.SMTPNotSupportedError():
             return refused("it does not offer what is declared (TLS, login)", is_passing=False)
         case smtplib.SMTPServerDisconnected():
             return refused("the connection was cut", is_passing=True)
         case smtplib.SMTPResponseException():
-            is_passing = error.smtp_code < 500  # noqa: PLR2004  for good
+            is_passing = error.smtp_code < 500  # noqa: PLR2004  SMTP: 5xx is a no for good
             return refused(f"it answers {error.smtp_code}", is_passing=is_passing)
         case _:
             return refused("its answer is not SMTP", is_passing=True)
