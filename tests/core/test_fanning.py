@@ -167,6 +167,9 @@ def test_all_is_one_value(fleet: Fleet) -> None:
     journal = fleet.fake.journal
     assert records.find_fan_out(journal, digest[:8]) == second.fan_out
     assert records.find_plan(journal, digest[:8]) == second.fan_out.plan
+    for part in ("", digest[0], digest[:3], digest + "0", f"{digest[:8]}*"):
+        with pytest.raises(UsageError, match="no plan begins with"):
+            records.find_plan(journal, part)
     child = second.children[0].plan.digest
     assert records.find_fan_out(journal, child) is None
     assert [one.digest for one in records.plans(journal)].count(digest) == 1

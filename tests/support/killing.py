@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -108,7 +109,7 @@ def _install(at: int, when: str, told: int) -> None:
     from handrail.adapters import sqlite_journal
     from handrail.cli import live
 
-    count = 0
+    counting = itertools.count(1)  # several threads write: each has its own number
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -116,13 +117,12 @@ def _install(at: int, when: str, told: int) -> None:
 
     def dying(write: Callable[..., Any]) -> Callable[..., Any]:
         def do(self: object, *given: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count == at and when == "before":
+            number = next(counting)
+            if number == at and when == "before":
                 die()
             result = write(self, *given)
             os.write(told, b"\0")
-            if count == at and when == "after":
+            if number == at and when == "after":
                 die()
             return result
 

@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import json
 import os
 import signal
@@ -323,16 +324,15 @@ def _drive(asked: dict[str, Any]) -> int:
 
 def _install(journal: Journal, at: int, when: str) -> None:
     """Let the journal end this process at its so many-th write."""
-    count = 0
+    counting = itertools.count(1)  # several threads write: each has its own number
     whole: Callable[..., Any] = journal.write
 
     def write(entries: object) -> Any:
-        nonlocal count
-        count += 1
-        if count == at and when == "before":
+        number = next(counting)
+        if number == at and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = whole(entries)
-        if count == at:
+        if number == at:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 

@@ -56,7 +56,7 @@ def are_meant(call: Call) -> bool:
 def recorded(call: Call) -> FanOut | None:
     """Return the fan-out of the digest that is given; None where none is meant."""
     from handrail.core import records
-    from handrail.core.repeating import DIGEST
+    from handrail.core.records import DIGEST
 
     name = call.options.operation
     if name in call.declared.operations or not DIGEST.fullmatch(name):

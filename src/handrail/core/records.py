@@ -20,6 +20,7 @@ request-<hash>              `answered`: what a request with an idempotency key w
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -30,6 +31,8 @@ from handrail.plans.model import Approval, Plan, Proof, Rehearsal
 from handrail.ports import Journal, Record
 
 T = TypeVar("T")
+# How a person tells a plan: the beginning of its digest.
+DIGEST = re.compile(r"[0-9a-f]{4}-?[0-9a-f]{1,60}")
 _KEY_CHARACTERS = 16
 SHORT = 8
 FANNED = "fanned"
@@ -163,15 +166,17 @@ def told_of(journal: Journal, chain: str, kind: str) -> tuple[dict[str, Any], ..
 
 
 def find_plan(journal: Journal, prefix: str) -> Plan:
-    """Return the newest plan whose digest begins with `prefix` (dashes do not count).
+    """Return the newest plan whose digest begins with `prefix`: four digits or more, one dash.
 
     Raises:
         UsageError: there is none, or more than one.
     """
     wanted = prefix.replace("-", "").lower()
-    chains = journal.chains(f"plans-{wanted}") if wanted else ()
+    chains = journal.chains(f"plans-{wanted}") if DIGEST.fullmatch(prefix.lower()) else ()
     if not chains:
-        raise UsageError("plan.unknown", f"no plan begins with `{prefix}`", hint="handrail plan")
+        raise UsageError(
+            "plan.unknown", f"no plan begins with `{prefix[:80]}`", hint="handrail plan"
+        )
     if len(chains) > 1:
         some = ", ".join(short(chain.removeprefix("plans-")) for chain in chains[:5])
         raise UsageError(
@@ -179,7 +184,7 @@ def find_plan(journal: Journal, prefix: str) -> Plan:
         )
     last = journal.last(chains[0])
     if last is None:
-        raise UsageError("plan.unknown", f"no plan begins with `{prefix}`")
+        raise UsageError("plan.unknown", f"no plan begins with `{prefix[:80]}`")
     return _plan(last)
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from handrail.core import deciding, declaring, records
 from handrail.core.deciding import Decided
 from handrail.core.world import Declared, World
 from handrail.errors import RefusedError
-
-DIGEST = re.compile(r"[0-9a-f]{4}-?[0-9a-f]{1,60}")
 
 
 def decide(
@@ -27,7 +23,7 @@ def decide(
         RefusedError: the request of that digest gives another plan now.
         UsageError, DeclarationError, JournalError: as `deciding.decide`.
     """
-    if name in declared.operations or not DIGEST.fullmatch(name):
+    if name in declared.operations or not records.DIGEST.fullmatch(name):
         return deciding.decide(
             world, declared, name, on=on, parameters=parameters or {}, because=because
         )

@@ -38,7 +38,7 @@ SIDECARS = ("-wal", "-shm", "-journal")
 SEALED = kernel.MOUNT_READ_ONLY | kernel.MOUNT_NO_DEVICES | kernel.MOUNT_NO_SETUID
 HARMLESS = kernel.MOUNT_NO_DEVICES | kernel.MOUNT_NO_SETUID
 
-FRESH_RANK, TREE_RANK, FOLDER_RANK, HIDDEN_RANK = range(4)
+FRESH_RANK, TREE_RANK, BESIDE_RANK, FOLDER_RANK, HIDDEN_RANK = range(5)
 
 
 def neighbours(replaced: list[list[str]]) -> dict[str, tuple[str, list[str]]]:
@@ -152,7 +152,7 @@ def _neighbours_as_they_are(folder: str, names: list[str]) -> list[tuple[str, in
         mode = _mode(path)
         if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
             with contextlib.suppress(FileNotFoundError):
-                found.append((path, TREE_RANK, _take(path, writable=True)))
+                found.append((path, BESIDE_RANK, _take(path, writable=True)))
     return found
 
 
@@ -176,7 +176,7 @@ def _layers(
     layers += [(path, TREE_RANK, _take(path, writable=True)) for path in writable]
     for real, clone in confine["replaced"]:
         if os.path.isdir(clone):
-            layers.append((real, FOLDER_RANK - 1, _take(clone, writable=True)))
+            layers.append((real, TREE_RANK, _take(clone, writable=True)))
     for folder, (clone, _names) in folders.items():
         layers.append((folder, FOLDER_RANK, _take(clone, writable=True)))
     return layers + [(path, HIDDEN_RANK, 0) for path in confine["hidden"]]
@@ -195,9 +195,17 @@ def _put(path: str, rank: int, tree: int) -> None:
     elif rank == HIDDEN_RANK:
         _hide(path)
     else:
-        _make_place(path, is_folder=stat.S_ISDIR(os.fstat(tree).st_mode))
-        kernel.put_tree(tree, path)
-        os.close(tree)
+        is_folder = stat.S_ISDIR(os.fstat(tree).st_mode)
+        _make_place(path, is_folder=is_folder)
+        try:
+            kernel.put_tree(tree, path)
+        except FileNotFoundError:
+            # Linux attaches nothing that was removed since it was taken: the neighbour has gone.
+            if rank != BESIDE_RANK:
+                raise
+            (os.rmdir if is_folder else os.unlink)(path)
+        finally:
+            os.close(tree)
 
 
 def _make_place(path: str, *, is_folder: bool) -> None:
