@@ -143,6 +143,16 @@ class NotifyError(HandrailError):
     retry_after_s = 0.0
 
 
+class PlatformError(HandrailError):
+    """A platform, registry or repository does not answer, or refuses (exit code 1).
+
+    Attributes:
+        is_passing: whether another attempt may help: a leader is lost, a limit is reached.
+    """
+
+    is_passing = False
+
+
 class KeysError(HandrailError):
     """A signature could not be made or does not verify (exit code 1)."""
 
@@ -213,6 +223,25 @@ CODES: dict[str, str] = {
     "node.denied": "A node lets nobody in with the keys at hand.",
     "node.unfit": "A node, or what is to run there, lacks what a script needs.",
     "node.lost": "A node went away while a script ran there; it is looked for again.",
+    # Platforms
+    "platform.unreachable": "A platform does not answer, or has no leader now.",
+    "platform.denied": "A platform refuses the credentials or a right that is needed.",
+    "platform.failed": "A platform answered with an error.",
+    "platform.moved": "Somebody else changed what runs since the plan was made.",
+    "platform.unsupported": "A platform cannot do what was asked.",
+    "platform.extra": "A package that the platform needs is not installed.",
+    "deploys.spec": "A specification does not parse, or is not one.",
+    "deploys.unknown-task": "An image is for a task that the specification does not have.",
+    "deploys.unknown-group": "There is no such group of machines or instances.",
+    "deploys.unknown-machine": "There is no such machine, or more than one.",
+    "deploys.nothing": "There is nothing to roll back to, or nothing runs.",
+    "deploys.import": "What is to be imported cannot be read.",
+    "deploys.hook": "A web hook is not signed, was seen before, or is not for any app.",
+    "source.no-ref": "An app's repository has no such branch, tag or commit.",
+    "source.refused": "An app's repository, or a file of it, is not read for safety.",
+    "source.unreachable": "An app's repository does not answer, or lets nobody in.",
+    "image.unknown": "A registry has no such image.",
+    "image.unreachable": "A registry does not answer, lets nobody in, or wants less to be asked.",
     "rehearsal.failed": "The rehearsal ended before it had measured anything.",
     "rehearsal.touched-target": "The real store changed while the rehearsal ran.",
     # Approving

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from handrail import kit_wiring
 from handrail.errors import NotifyError, StoreError
 from handrail.guards import BUILT_IN
 
@@ -92,12 +93,13 @@ def find_state(root: Path, environment: Mapping[str, str]) -> Path:
 
 
 def kits() -> tuple[Kit, ...]:
-    """Return what installed packages register by the entry point `handrail.kits`."""
+    """Return the built-in kits, and what packages register by the entry point `handrail.kits`."""
+    built_in = kit_wiring.built_in()
     if not any(_mentions_kits(folder) for folder in sys.path):
-        return ()
+        return built_in
     from importlib.metadata import entry_points
 
-    return tuple(point.load() for point in entry_points(group=KITS))
+    return (*built_in, *(point.load() for point in entry_points(group=KITS)))
 
 
 def _mentions_kits(folder: str) -> bool:
@@ -192,6 +194,7 @@ def world(
         watch_clone=watch_clone,
         open_notifier=open_told,
         secrets=secrets,
+        kits=installed,
     )
 
 

@@ -65,6 +65,8 @@ def run(call: Call) -> int:
     if decided.plan.verdict != "allow":
         plans.show(call, decided.plan)
         return 3 if decided.plan.verdict == "refuse" else 4
+    if decided.operation.act:
+        return walks.run_one(call, decided.plan)
     outcome = running.begin(call.world, decided, call.talk)
     return show(call, outcome, decided)
 

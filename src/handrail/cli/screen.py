@@ -194,11 +194,14 @@ def _what_short(plan: Plan) -> str:
     if plan.effects is None:
         return "nobody has rehearsed it"
     if not plan.effects:
-        return "it changed nothing in rehearsal"
+        nothing = f"{plan.summary}: nothing would change"
+        return nothing if plan.is_of_kit else "it changed nothing in rehearsal"
     return "; ".join(f"{e.verb} {e.kind} {e.name} {_amount(e)}".rstrip() for e in plan.effects[:3])
 
 
 def _what(plan: Plan) -> list[str]:
+    if plan.is_of_kit:
+        return _drafted(plan)
     script = plan.steps[0].argv[0]
     version = f"{plan.material.digest[:7]}"
     change = plan.facts.change
@@ -211,6 +214,29 @@ def _what(plan: Plan) -> list[str]:
     lines = ["  what    " + wrap(f"{script} ({version}{changed}), {source}", indent), _risk(plan)]
     lines.append("")
     return [*lines, *measured_lines(plan)]
+
+
+def _drafted(plan: Plan) -> list[str]:
+    """Return what a kit says that it would do: effects, its own sections, and the undo."""
+    indent = " " * 10
+    change = plan.facts.change
+    lines = ["  what    " + wrap(plan.summary, indent)]
+    if change is not None:
+        seen = f", reviewed by {', '.join(change.reviewers)}" if change.reviewers else ""
+        by = f"{change.commit[:7]} by {change.author}, {ago(change.when, plan.facts.now)}{seen}"
+        lines.append("  commit  " + wrap(by, indent))
+    lines += [_risk(plan), "  undo    " + wrap(plan.undo_said, indent), ""]
+    if plan.effects:
+        lines.append(f"{plan.request.operation} would, on {plan.target.resource}:")
+        lines += columns([(e.verb, f"{e.kind} {e.name}", e.detail) for e in plan.effects])
+    else:
+        lines.append(f"{plan.request.operation} would change nothing on {plan.target.resource}.")
+    for section in plan.sections:
+        lines.append(f"{section.title}:")
+        lines += [wrap(f"  {line}", "    ") for line in section.lines[:_MANY]]
+        if len(section.lines) > _MANY:
+            lines.append(f"  and {len(section.lines) - _MANY} more: --json shows all")
+    return lines
 
 
 def _risk(plan: Plan) -> str:

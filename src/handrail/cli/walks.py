@@ -217,6 +217,18 @@ def run_fanned(call: Call, fanned: Fanned, opened: Callable[[int], None] = lambd
     return follow(call, engine, number, board)
 
 
+def run_one(call: Call, plan: Plan, opened: Callable[[int], None] = lambda _: None) -> int:
+    """Run a judged plan of a kit: a walk of one lane; `opened` is told its number."""
+    from handrail.core import kit_running
+
+    board = Board(call, 1)
+    engine = engine_of(call, board)
+    walk = kit_running.walk_of(plan, call.world.person)
+    number = engine.submit(walk, call.world.ids.new())
+    opened(number)
+    return follow(call, engine, number, board)
+
+
 def engine_of(call: Call, board: Board) -> Engine:
     """Return what runs walks, telling `board`."""
     from handrail import wiring

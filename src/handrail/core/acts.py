@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from threading import Lock
 
-from handrail.core import covering, deciding, recalling, records, running
+from handrail.core import covering, deciding, kit_running, recalling, records, running
 from handrail.core.covering import Cover
 from handrail.core.deciding import Decided
 from handrail.core.outcome import Outcome
@@ -34,7 +34,10 @@ _COUNTED_ROUNDS = 3
 
 def acts(world: World, declared: Declared, talk_to: Callable[[str], Talk]) -> Mapping[str, Act]:
     """Return the acts by name; `talk_to` gives who is told of a target's run."""
-    return {fan_outs.ACT: RunAct(world, declared, talk_to)}
+    return {
+        fan_outs.ACT: RunAct(world, declared, talk_to),
+        fan_outs.KIT_ACT: kit_running.KitRun(world, declared, talk_to),
+    }
 
 
 class RunAct:

@@ -30,7 +30,7 @@ def adopt(world: World, resource: Resource) -> Identity:
         StoreError: it does not answer.
         UsageError: the declaration cannot be extended, for it is written in one line.
     """
-    identity = world.open_store(resource).adopt(world.ids.new())
+    identity = _identity(world, resource)
     if identity.marker:
         raise RefusedError("clone.not-distinct", f"{identity.endpoint} is a clone: not adopted")
     path = world.root / resource.place.file
@@ -40,6 +40,13 @@ def adopt(world: World, resource: Resource) -> Identity:
     if changed != text:
         _replace(path, changed)
     return identity
+
+
+def _identity(world: World, resource: Resource) -> Identity:
+    for kit in world.kits:
+        if resource.kind in kit.identify:
+            return kit.identify[resource.kind](world, resource)
+    return world.open_store(resource).adopt(world.ids.new())
 
 
 def with_identity(text: str, resource: Resource, identity: str) -> str:

@@ -1,6 +1,7 @@
 """Covering: one approval over a fan-out counts for each of its children, in one walk.
 
 Rules:
+- A plan that a walk of its own runs covers itself: what it took lasts as long as that walk.
 - What was signed is the fan-out's digest. It counts for a plan that the recorded fan-out of that
   digest holds, and for no other.
 - An approval is used by one walk, however many children that runs, and however often one goes
@@ -27,7 +28,7 @@ _LASTING = "9999-12-31T23:59:59.999999Z"
 
 @dataclass(frozen=True)
 class Cover:
-    """The fan-out whose approvals count for a child, and its walk; 0 before there is one."""
+    """The fan-out (or plan) whose approvals count, and its walk; 0 before there is one."""
 
     digest: str
     walk: int = 0
@@ -69,6 +70,8 @@ _NOTHING_HELD = _Held(frozenset(), "")
 def _held(world: World, digest: str) -> _Held:
     """Return what the fan-out of that digest holds; nothing, where the record is not that one."""
     last = world.journal.last(records.plan_chain(digest))
+    if last is not None and last.kind == records.PLANNED:
+        return _Held(frozenset({digest}), str(records.body(last)["request"]["target"]))
     if last is None or last.kind != records.FANNED:
         return _NOTHING_HELD
     return _read(last.body, digest)

@@ -11,7 +11,15 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from handrail.core import approving, breaking, covering, declaring, observing, records
+from handrail.core import (
+    approving,
+    breaking,
+    covering,
+    declaring,
+    drafting,
+    observing,
+    records,
+)
 from handrail.core.covering import Cover
 from handrail.core.world import Declared, World
 from handrail.errors import RefusedError, WaitingError
@@ -94,9 +102,14 @@ def again(
     cover: Cover | None = None,
 ) -> Decided:
     """Plan and judge the same request on the world as it is now."""
-    facts, material = observing.observe(world, operation, resource, request)
     policy = declared.policy
-    plan = draft(request, operation, resource, declared.estate, policy, material, facts)
+    if operation.act:
+        own_run = cover.walk if cover else 0
+        plan = drafting.draft(world, declared, operation, resource, request, own_run=own_run)
+        facts = plan.facts
+    else:
+        facts, material = observing.observe(world, operation, resource, request)
+        plan = draft(request, operation, resource, declared.estate, policy, material, facts)
     approving.lapse(world, plan.digest, facts.now)
     approvals = (
         observing.valid_approvals(world, plan, facts.now)

@@ -112,9 +112,16 @@ def find_target(estate: Estate, operation: Operation, on: str | None) -> Resourc
 def _one_target(estate: Estate, operation: Operation, on: str | None) -> Resource:
     if on is None:
         return _only(estate, operation)
-    for ref in (on, f"store/{on}"):
+    kinds = operation.on.kinds
+    for ref in (on, *(f"{kind}/{on}" for kind in kinds)):
         if ref in estate.resources:
             return estate.resources[ref]
+    if operation.act:
+        raise UsageError(
+            "operations.target",
+            f"no {' or '.join(kinds)} `{on}` is declared",
+            hint=nearest(on, [one.name for one in estate.of_kinds(kinds)]),
+        )
     if kind_of(on) != "sqlite" or _is_file(on):
         return undeclared_store(on)
     raise UsageError(

@@ -187,7 +187,7 @@ def _operation(declared: Declared, name: str) -> Operation:
 def _targets(estate: Estate, operation: Operation, without: Sequence[str]) -> tuple[Resource, ...]:
     found = {resource.ref: resource for resource in fitting(operation, estate)}
     for given in without:
-        ref = given if "/" in given else f"store/{given}"
+        ref = given if "/" in given else f"{operation.on.kinds[0]}/{given}"
         if found.pop(ref, None) is None:
             raise UsageError(
                 "operations.target",
@@ -195,7 +195,9 @@ def _targets(estate: Estate, operation: Operation, without: Sequence[str]) -> tu
                 hint=nearest(ref, tuple(found)),
             )
     if not found:
-        said = "is for no declared store" if not without else "has no target left"
+        said = (
+            f"is for no declared {operation.on.kinds[0]}" if not without else "has no target left"
+        )
         raise UsageError(
             "operations.target", f"operation `{operation.name}` {said}", at=operation.place
         )

@@ -36,6 +36,7 @@ DIGEST = re.compile(r"[0-9a-f]{4}-?[0-9a-f]{1,60}")
 _KEY_CHARACTERS = 16
 SHORT = 8
 FANNED = "fanned"
+PLANNED = "planned"
 _ENDS = ("expired", "ended", "withdrawn")
 
 

@@ -30,7 +30,7 @@ from handrail.core import (
 from handrail.core.clone_runs import Rehearsing, effects_of, ending, run_script
 from handrail.core.deciding import Decided, again
 from handrail.core.world import Talk, World
-from handrail.errors import RefusedError, ScriptError, StoreError
+from handrail.errors import RefusedError, ScriptError, StoreError, UsageError
 from handrail.plans.amounts import duration, size
 from handrail.plans.canonical import time_text
 from handrail.plans.effect import Effect, worst_first
@@ -53,11 +53,18 @@ def rehearse(world: World, decided: Decided, talk: Talk) -> Decided:
     """Rehearse a plan's script, and return the plan made anew with what was measured.
 
     Raises:
+        UsageError: it is no script, but an operation of a kit.
         RefusedError: the target cannot be told from a clone, or the script must be confined and
             this machine cannot.
         StoreError: no backup, no restore or no clone could be made.
         ScriptError: the script could not be started.
     """
+    if decided.operation.act:
+        raise UsageError(
+            "rehearsal.failed",
+            f"`{decided.operation.name}` is no script: its plan is the platform's own dry run",
+            hint=f"handrail plan {decided.plan.request.asked}",
+        )
     clones.sweep(world)
     _refuse_unsuitable(world, decided)
     rehearsal = _begin(world, decided, talk)

@@ -146,7 +146,18 @@ def _ask(probe: Probe) -> CheckResult:
         return CheckResult(healthy=False, seen=error.message)
 
 
-def _probe(world: World, estate: Estate, store: Store, check: Check) -> Callable[[], CheckResult]:
+def checks_of(
+    world: World, estate: Estate, checks: Sequence[tuple[str, Check]]
+) -> tuple[Probe, ...]:
+    """Return probes of `checks`, each with the resource that it is of."""
+    return tuple(
+        Probe(f"{ref}: {check}", _probe(world, estate, None, check)) for ref, check in checks
+    )
+
+
+def _probe(
+    world: World, estate: Estate, store: Store | None, check: Check
+) -> Callable[[], CheckResult]:
     if check.kind == "sql":
         return lambda: _sql(world, estate, store, check)
     value: object = list(check.value) if check.kind == "command" else check.value[0]
@@ -154,8 +165,10 @@ def _probe(world: World, estate: Estate, store: Store, check: Check) -> Callable
     return lambda: world.checks.probe(body, PROBE_TIMEOUT_S)
 
 
-def _sql(world: World, estate: Estate, store: Store, check: Check) -> CheckResult:
+def _sql(world: World, estate: Estate, store: Store | None, check: Check) -> CheckResult:
     asked = world.open_store(estate.resources[check.store]) if check.store else store
+    if asked is None:
+        return CheckResult(healthy=False, seen="a `sql` check here must name its store")
     answer = asked.ask(check.value[0], PROBE_TIMEOUT_S)
     healthy = check.expect in answer if check.expect else answer not in {"", "0", "f", "false"}
     return CheckResult(healthy, f"answered `{answer[:80]}`")

@@ -12,9 +12,11 @@ from handrail.errors import NotifyError, ScriptError
 from handrail.plans.notice import Notifications
 
 if TYPE_CHECKING:
+    from handrail.core.kit_act import KitAct
     from handrail.estate.model import Estate, Resource
     from handrail.estate.shapes import Key
     from handrail.operations.model import Operation
+    from handrail.plans.facts import Identity
     from handrail.plans.holding import Event, Limits
     from handrail.plans.judging import Guard
     from handrail.plans.notice import Destination
@@ -63,12 +65,17 @@ class Kit:
         operations: declared changes, beside those in `operations/`.
         kinds: kinds of resource, to the keys that each has besides the common ones.
         guards: named rules, asked after the built-in ones.
+        acts: gives, for this machine, how operations that are no scripts are planned and done, by
+            `Operation.act`. Called when one is first needed.
+        identify: kinds of resource that say who they are, to how they are asked.
     """
 
     name: str
     operations: tuple[Operation, ...] = ()
     kinds: Mapping[str, Mapping[str, Key]] = field(default_factory=dict)
     guards: tuple[Guard, ...] = ()
+    acts: Callable[[World], Mapping[str, KitAct]] = lambda _: {}
+    identify: Mapping[str, Callable[[World, Resource], Identity]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,7 @@ class World:
         open_node: returns what runs scripts on a node. Connects to nothing.
         open_notifier: returns what tells a destination; NotifyError where it cannot be reached by
             what is set here.
+        kits: what is registered beside the core.
         secrets: of the stores and people that were asked for so far: it grows.
     """
 
@@ -135,6 +143,7 @@ class World:
     open_node: Callable[[Resource], Processes] = no_nodes
     open_notifier: Callable[[Destination], Notifier] = no_notifier
     secrets: Collection[str] = ()
+    kits: tuple[Kit, ...] = ()
 
     @property
     def allowed_signers(self) -> Path:

@@ -14,6 +14,7 @@ import yaml
 
 from handrail.errors import Place
 from handrail.estate.model import (
+    Action,
     Address,
     BackupRule,
     Check,
@@ -158,9 +159,16 @@ CHECKS = ListOf(_CheckShape())
 
 
 def _contraindication(
-    *, place: Place, operation: str, because: str, unless: Mapping[str, str], expires: str
+    *,
+    place: Place,
+    operation: str,
+    because: str,
+    unless: Mapping[str, str],
+    expires: str,
+    owner: str,
+    replay: int,
 ) -> Contraindication:
-    return Contraindication(operation, because, unless, expires, place)
+    return Contraindication(operation, because, unless, expires, place, owner, replay)
 
 
 _COMMON = {
@@ -176,6 +184,8 @@ _COMMON = {
                     "because": Key(TEXT, "the incident that taught it", required=True),
                     "unless": Key(MapOf(TEXT), "parameters that make it harmless", default={}),
                     "expires": Key(DATE, "when it must be looked at again", default=""),
+                    "owner": Key(TEXT, "who looks at it then", default=""),
+                    "replay": Key(COUNT, "a run that it would have refused", default=0),
                 },
             )
         ),
@@ -232,13 +242,28 @@ _STORE_KEYS = {
 # It stands on ssh's command line: no option, no other word.
 _HOST = Text(r"[A-Za-z0-9:\[][A-Za-z0-9.:_%\[\]-]{0,254}", "a host's name or address")
 
+
+def _action(*, place: Place, do: str, owner: str, open: bool, link: str) -> Action:  # noqa: A002  the key's name
+    return Action(do, owner, open, link, place)
+
+
+_ACTION = {
+    "do": Key(TEXT, "what was to be done", required=True),
+    "owner": Key(TEXT, "who does it", default=""),
+    "open": Key(FLAG, "whether it still has to be done", default=True),
+    "link": Key(TEXT, "where it is tracked", default=""),
+}
+
 _EXTRA: dict[str, dict[str, Key]] = {
     "store": _STORE_KEYS,
     "object": {
         "path": Key(TEXT, "directory that holds the objects", required=True),
         "recipients": Key(ListOf(TEXT), "age or SSH public keys that may read backups", default=()),
     },
-    "service": {"runs-on": Key(ListOf(REFERENCE), "groups or nodes it runs on", default=())},
+    "service": {
+        "runs-on": Key(ListOf(REFERENCE), "groups, nodes or apps it runs on", default=()),
+        "quorum": Key(COUNT, "the fewest machines that it can live with", default=0),
+    },
     "node": {
         "site": Key(REFERENCE, "where it stands", default=""),
         "address": Key(_HOST, "how it is reached: as the team's ssh config knows it", default=""),
@@ -267,13 +292,26 @@ _EXTRA: dict[str, dict[str, Key]] = {
             "the host keys that it has: by any other it is not known",
             default=(),
         ),
+        "platform": Key(REFERENCE, "what knows it as one of its machines", default=""),
+        "machine": Key(TEXT, "what it is called there, id or name; else as here", default=""),
         "work": Key(
             Text(r"/[A-Za-z0-9._/-]*[A-Za-z0-9._-]", "an absolute path"),
             "folder there for the private folders of scripts",
             default="/var/tmp",  # noqa: S108  private folders are made in it
         ),
     },
-    "group": {"nodes": Key(ListOf(REFERENCE), "its members", default=())},
+    "group": {
+        "nodes": Key(ListOf(REFERENCE), "its members", default=()),
+        "platform": Key(REFERENCE, "what keeps its size", default=""),
+        "name": Key(TEXT, "what it is called there; else as here", default=""),
+    },
+    "incident": {
+        "date": Key(DATE, "when it was", default=""),
+        "link": Key(TEXT, "where more is told of it", default=""),
+        "actions": Key(
+            ListOf(Record(_action, _ACTION)), "what was to be done after it", default=()
+        ),
+    },
     "site": {},
     "device": {
         "site": Key(REFERENCE, "where it stands", default=""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -47,12 +47,27 @@ class Contraindication:
         because: the incident that taught it.
         unless: parameters under which it is harmless.
         expires: date after which it must be looked at again, `YYYY-MM-DD`; empty for never.
+        owner: who looks at it then.
+        replay: number of a run that it would have refused: what it is tried on; 0 for none.
     """
 
     operation: str
     because: str
     unless: Mapping[str, str]
     expires: str
+    place: Place
+    owner: str = ""
+    replay: int = 0
+
+
+@dataclass(frozen=True)
+class Action:
+    """What was to be done after an incident."""
+
+    do: str
+    owner: str
+    is_open: bool
+    link: str
     place: Place
 
 
@@ -145,6 +160,12 @@ class Estate:
     def stores(self) -> Mapping[str, Resource]:
         """The stores, by `store/name`."""
         return {ref: r for ref, r in self.resources.items() if r.kind == "store"}
+
+    def of_kinds(self, kinds: Sequence[str]) -> Iterable[Resource]:
+        """Return the resources of these kinds, in the order of the files."""
+        if tuple(kinds) == ("store",):
+            return self.stores.values()
+        return tuple(r for r in self.resources.values() if r.kind in kinds)
 
     @cached_property
     def needed_by(self) -> Mapping[str, list[tuple[str, bool]]]:

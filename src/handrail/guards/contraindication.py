@@ -38,9 +38,10 @@ def _applicable(case: Case) -> Iterator[tuple[str, Contraindication]]:
         if _speaks(found, case)
     ]
     if harmful:
-        near = set(case.plan.target.stores)
-        for store in case.plan.target.stores:
-            near |= {dependant.ref for dependant in dependants(case.estate, store)}
+        target = case.plan.target
+        near = {*target.stores, *target.touches}
+        for ref in tuple(near):
+            near |= {dependant.ref for dependant in dependants(case.estate, ref)}
         yield from (pair for pair in harmful if pair[0] in near)
 
 

@@ -11,12 +11,13 @@ name = "identity"
 def judge(case: Case) -> Decision:
     """Refuse a target that does not answer, is a clone, or is not the one that was adopted."""
     target, found = case.plan.target, case.plan.facts.identity
-    adopt = " and ".join(f"handrail adopt {ref}" for ref in target.stores)
+    proving = (target.platform,) if target.platform else target.stores
+    adopt = " and ".join(f"handrail adopt {ref}" for ref in proving)
     if found is None:
         return Decision(
             name,
             "refuse",
-            f"{target.resource} does not say who it is",
+            f"{proving[0]} does not say who it is",
             target.declared_at,
             "make it reachable, then plan again",
         )
@@ -34,7 +35,7 @@ def judge(case: Case) -> Decision:
         return Decision(
             name,
             "refuse",
-            f"{target.resource} was never adopted; it says {found}",
+            f"{proving[0]} was never adopted; it says {found}",
             target.declared_at,
             adopt,
         )

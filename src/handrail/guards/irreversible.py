@@ -22,12 +22,14 @@ def judge(case: Case) -> Decision | None:
             "give the role that right, or declare an undo script",
         )
     if any(step.undo == "irreversible" for step in plan.steps):
-        said = f"it cannot be undone: {case.operation.undo.reason}"
+        said = plan.undo_said or f"it cannot be undone: {case.operation.undo.reason}"
     elif rehearsal is not None and (rehearsal.residue or not rehearsal.undone):
         left = ", ".join(rehearsal.residue[:3]) or "everything: the undo failed"
         said = f"its undo leaves different: {left}"
     else:
-        return Decision(name, "allow", f"undone by {plan.steps[0].undo}", declared)
+        return Decision(
+            name, "allow", plan.undo_said or f"undone by {plan.steps[0].undo}", declared
+        )
     if not plan.request.because:
         return Decision(name, "refuse", said, declared, "say why it must be: --because '...'")
     return Decision(name, "allow", f"{said}; because: {plan.request.because}", declared)

@@ -68,6 +68,8 @@ def errors(operations: dict[str, Operation], estate: Estate, root: Path) -> list
     """Return what is wrong between operations, estate and files."""
     found: list[DeclarationError] = []
     for operation in operations.values():
+        if operation.act:
+            continue  # a kit's own: it is no script, and its targets are of its kinds
         found += _target_errors(operation, estate)
         found += wave_errors(operation, estate)
         found += node_errors(operation, estate)

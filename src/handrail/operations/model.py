@@ -76,11 +76,16 @@ class Watch:
 
 @dataclass(frozen=True)
 class Selector:
-    """Which resources an operation is for: a kind, and what its members must have."""
+    """Which resources an operation is for: a kind (`app|group`: one of them), and what it has."""
 
     kind: str
     name: str = ""
     environment: str = ""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds, one each."""
+        return tuple(self.kind.split("|"))
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,7 @@ class Operation:
         kit: for an operation of an installed package, its module; such files lie outside.
         declared: False for a script that nobody has declared.
         questions: what its script may ask while it runs.
+        act: for an operation of a kit that is no script, how it is done: a key of `World.kit_acts`.
         also: other stores that it touches: measured, budgeted, held and undone with the target.
         schedules: when it begins by itself, and is expected to have succeeded.
         waves: how it goes over all of its targets; None where it is for one at a time.
@@ -207,6 +213,7 @@ class Operation:
     declared: bool = True
     questions: tuple[Question, ...] = ()
     also: tuple[str, ...] = ()
+    act: str = ""
     waves: Waves | None = None
     runs_on: str = ""
     schedules: tuple[Schedule, ...] = ()

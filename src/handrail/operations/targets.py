@@ -18,11 +18,11 @@ CODE = "operations.waves"
 
 
 def fitting(operation: Operation, estate: Estate) -> tuple[Resource, ...]:
-    """Return every declared store that an operation is for; empty where none is."""
+    """Return every declared resource that an operation is for; empty where none is."""
     on = operation.on
     return tuple(
         resource
-        for resource in estate.stores.values()
+        for resource in estate.of_kinds(on.kinds)
         if (not on.name or resource.name == on.name)
         and (not on.environment or resource.environment == on.environment)
     )

@@ -17,17 +17,24 @@ from dataclasses import dataclass
 VERBS = (
     "unknown",  # something changed and nothing could be read of it
     "drop",
+    "terminate",  # a machine, for ever
     "replace",  # the same name, another object: its rows are gone
     "truncate",
     "delete",
+    "detach",  # a machine from its group: it lives on, and nobody counts it any more
+    "stop",
     "expire",  # will be deleted by time
     "rewrite",  # every row written anew by a change of the table's shape
     "revoke",
     "update",
     "alter",
     "rename",
+    "move",  # instances from a machine to others
+    "restart",
+    "scale",
     "insert",
     "create",
+    "start",
     "grant",
     "advance",  # a sequence
 )
@@ -35,7 +42,19 @@ VERBS = (
 # back by ROLLBACK.
 CEILING = "at most"
 DESTRUCTIVE = frozenset(
-    {"unknown", "drop", "replace", "truncate", "delete", "expire", "rewrite", "revoke"}
+    {
+        "unknown",
+        "drop",
+        "terminate",
+        "replace",
+        "truncate",
+        "delete",
+        "detach",
+        "stop",
+        "expire",
+        "rewrite",
+        "revoke",
+    }
 )
 ROW_VERBS = frozenset({"truncate", "delete", "expire", "update", "insert"})
 

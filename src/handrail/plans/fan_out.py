@@ -24,6 +24,7 @@ from handrail.plans.walk import Bounds, Lane, Walk, WalkStep, Wave
 FORMAT = 1
 KIND = "fan-out"
 ACT = "run"
+KIT_ACT = "kit"
 _VERDICTS = ("allow", "require", "refuse")
 
 
@@ -96,9 +97,9 @@ class FanOut:
         return self.plan.verdict
 
 
-def title_of(operation: str, count: int) -> str:
-    """Return what people call a fan-out over so many targets."""
-    return f"{operation} on {count} store{'' if count == 1 else 's'}"
+def title_of(operation: str, count: int, kind: str = "store") -> str:
+    """Return what people call a fan-out over so many targets of a kind."""
+    return f"{operation} on {count} {kind}{'' if count == 1 else 's'}"
 
 
 def waves_of(targets: Sequence[str], waves: Waves) -> tuple[Wave, ...]:
@@ -189,7 +190,7 @@ def draft(
     lined_up = waves_of([child.target for child in children], waves)
     bounds = bounds_of(waves)
     digest = digest_of(first.operation, first.parameters, children, lined_up, bounds)
-    name = f"{KIND}/{title_of(first.operation, len(plans))}"
+    name = f"{KIND}/{title_of(first.operation, len(plans), children[0].target.partition('/')[0])}"
     said = _said(plans, name, digest, words)
     return FanOut(
         FORMAT,
@@ -328,5 +329,8 @@ def walk_of(fan_out: FanOut, person: str) -> Walk:
 
 
 def _step(fan_out: FanOut, child: Child, person: str) -> WalkStep:
+    if fan_out.plan.is_of_kit:
+        body = {"approved": fan_out.digest, "plan": child.digest, "person": person}
+        return WalkStep("run", KIT_ACT, body, recovery="check", undo=child.undo)
     body = {"fan_out": fan_out.digest, "plan": child.digest, "person": person}
     return WalkStep("run", ACT, body, recovery="check", undo=child.undo)

@@ -4,6 +4,7 @@ Rules:
 - Every guard speaks on every plan; the policy says at which risk its word can stop one.
 - A guard that raises refuses: what cannot be judged is not allowed.
 - A fact that could not be read refuses on its own.
+- Of what a kit does, guards over scripts and stores say nothing; the kit has its own word.
 - Broken glass passes guards that wait for people or a date, and no other; they say so.
 """
 
@@ -17,6 +18,8 @@ from handrail.estate.model import Estate
 from handrail.operations.model import Operation
 from handrail.plans.model import Decision, Plan
 from handrail.plans.policy import PASSABLE, Policy
+
+_OF_SCRIPTS = frozenset({"production-data", "backup-proven", "rehearsed"})
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ def judge(case: Case, guards: Iterable[Guard]) -> Plan:
     """Return the plan with every decision: refusals first, then requirements, then the rest."""
     words = [decision for guard in guards if (decision := _judge_one(case, guard)) is not None]
     decisions = [_passed(case, decision) for decision in words]
+    decisions += case.plan.said
     decisions += [
         Decision(f"fact {name}", "refuse", why, remedy="make it readable, then plan again")
         for name, why in case.plan.facts.unreadable
@@ -52,6 +56,8 @@ def judge(case: Case, guards: Iterable[Guard]) -> Plan:
 
 
 def _judge_one(case: Case, guard: Guard) -> Decision | None:
+    if case.plan.is_of_kit and _is_of_scripts(guard.name, case.plan):
+        return None
     try:
         decision = guard.judge(case)
     except Exception as error:  # noqa: BLE001  a kit's guard may fail in any way; it then refuses
@@ -63,6 +69,11 @@ def _judge_one(case: Case, guard: Guard) -> Decision | None:
         binding=case.policy.binds(guard.name, case.plan.risk),
         declared=decision.declared or case.policy.declared(guard.name),
     )
+
+
+def _is_of_scripts(name: str, plan: Plan) -> bool:
+    """Whether a guard is about scripts and stores; a review is about what somebody wrote."""
+    return name in _OF_SCRIPTS or (name == "review" and plan.facts.change is None)
 
 
 def _passed(case: Case, decision: Decision) -> Decision:

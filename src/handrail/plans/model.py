@@ -16,6 +16,7 @@ from handrail.plans.facts import Identity, Measure
 
 RISKS = ("none", "low", "high", "critical")
 Verdict = Literal["allow", "require", "refuse"]
+KIT = "kit"
 
 
 @dataclass(frozen=True)
@@ -301,6 +302,9 @@ class Target:
     Attributes:
         seems_real: why its content looks like real data, whatever was declared; else empty.
         parts: the stores that it is made of; empty where it is one.
+        touches: resources besides it that the operation touches itself, such as the services on a
+            node that is drained.
+        platform: for an operation of a kit, who says who it is in its place.
     """
 
     resource: str
@@ -313,6 +317,8 @@ class Target:
     declared_at: str
     seems_real: str = ""
     parts: tuple[str, ...] = ()
+    touches: tuple[str, ...] = ()
+    platform: str = ""
 
     @property
     def stores(self) -> tuple[str, ...]:
@@ -340,12 +346,24 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Section:
+    """Lines of a plan under one word, for people: `spec`, `dry run`, `commits`."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What will be done, to what, with what result, and what every guard says.
 
     Attributes:
         declared: digest of what is declared of the operation and may change without its script:
             arguments, undo, timeout, variables, checks; empty in records from before there was one.
+        body: of an operation of a kit, what doing it needs, as the kit drafted it.
+        undo_said: of the same, what its undo will do, in one sentence.
+        said: of the same, what the kit itself refuses or requires.
+        sections: of the same, what people read besides; the digest does not cover them.
     """
 
     format: int
@@ -358,7 +376,7 @@ class Plan:
     material: Material
     steps: tuple[Step, ...]
     effects: tuple[Effect, ...] | None
-    effects_from: str  # `rehearsal`, `declaration` or `nothing`
+    effects_from: str  # `rehearsal`, `declaration`, `nothing`, or `kit`
     budget: Budget | None
     consequences: tuple[Consequence, ...]
     risk: str
@@ -370,6 +388,15 @@ class Plan:
     undo_budget: Budget | None = None
     declared: str = ""
     runs_on: str = ""  # the node, where it is not this machine
+    body: Mapping[str, object] = field(default_factory=dict)
+    undo_said: str = ""
+    sections: tuple[Section, ...] = ()
+    said: tuple[Decision, ...] = ()
+
+    @property
+    def is_of_kit(self) -> bool:
+        """Whether it is a kit that does it, and no script."""
+        return self.effects_from == KIT
 
     @property
     def verdict(self) -> Verdict:
