@@ -18,7 +18,7 @@ from handrail.core import approving, deciding, recalling, rehearsing, running
 from handrail.core.deciding import Decided
 from handrail.core.declaring import load
 from handrail.core.outcome import Outcome
-from handrail.core.world import Declared, World
+from handrail.core.world import Declared, Kit, World
 from handrail.estate.model import Resource
 from handrail.guards import BUILT_IN
 from handrail.plans.model import Approval
@@ -81,6 +81,7 @@ class FakeWorld:
 
     Attributes:
         more: other stores than the pilot's, by name.
+        kits: what is registered beside the core.
     """
 
     root: Path
@@ -99,6 +100,7 @@ class FakeWorld:
     guards: FakeGuards = field(default_factory=FakeGuards)
     watched: list[tuple[Path, int]] = field(default_factory=list)
     more: dict[str, FakeStore] = field(default_factory=dict)
+    kits: tuple[Kit, ...] = ()
 
     def world(self, person: str = ANA) -> World:
         """Return the ports, as a person has them."""
@@ -120,12 +122,13 @@ class FakeWorld:
             open_store=self._open,
             open_guard=self.guards.open,
             watch_clone=self._watch,
+            kits=self.kits,
         )
 
     @property
     def declared(self) -> Declared:
         """What is declared now."""
-        return load(self.root, (), BUILT_IN)
+        return load(self.root, self.kits, BUILT_IN)
 
     def decide(self, operation: str = "trim", **options: Any) -> Decided:
         """Plan as Ana."""
