@@ -22,12 +22,23 @@ class Spec:
         images: task (`group/task`, or `task` where that is unambiguous) to the image it runs;
             a task without an image is not among them.
         tasks: every task, `group/task`.
+        files: files and folders of the app's repository that it is to be given (`with_files`,
+            `stage`); empty where the platform needs none.
     """
 
     job: str
     body: Mapping[str, object]
     images: Mapping[str, str] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of an app's repository."""
+
+    content: bytes = field(repr=False)
+    is_executable: bool = False
 
 
 @dataclass(frozen=True)

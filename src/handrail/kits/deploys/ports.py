@@ -16,6 +16,7 @@ from typing import Protocol
 from handrail.kits.deploys.model import (
     Commit,
     DryRun,
+    File,
     Image,
     Machine,
     MachineGroup,
@@ -52,6 +53,24 @@ class Platform(Protocol):
                 it is ambiguous, or has no image.
         """
 
+    def with_files(self, spec: Spec, files: Mapping[str, File]) -> Spec:
+        """Return `spec` with the digests of its files, so that it says all that is to run.
+
+        Pure. `files` is what `Source.files(spec.files)` gave; empty where `spec.files` is.
+
+        Raises:
+            DeclarationError: `deploys.spec`: one that it names is not among them.
+        """
+
+    def stage(self, spec: Spec, files: Mapping[str, File]) -> None:
+        """Bring the content of its files there; `apply` needs it, unless it is there already.
+
+        What runs does not change. Twice equals once. Nothing, where `spec.files` is empty.
+
+        Raises:
+            RefusedError: `platform.moved`: a file is not the one whose digest `spec` has.
+        """
+
     def current(self, job: str) -> Running | None:
         """Return what runs under that name now; None where nothing does."""
 
@@ -74,13 +93,17 @@ class Platform(Protocol):
 
         Raises:
             RefusedError: `platform.moved`: somebody else changed it. Nothing was done.
+            UsageError: `deploys.nothing`: the content of its files is not there; `stage` it.
         """
 
     def remove(self, job: str, token: str) -> None:
         """End what runs there, where `current` still has that token. Twice equals once."""
 
     def rollout(self, job: str, deployment: str, wait_s: float = 0.0) -> Rollout:
-        """Return where a deployment stands; waits up to `wait_s` for something to change."""
+        """Return where a deployment stands; waits up to `wait_s` for something to change.
+
+        A platform with no scheduler of its own goes on with it when it is looked at.
+        """
 
     def promote(self, job: str, deployment: str) -> None:
         """Let the canaries' version take over. Twice equals once."""
@@ -147,6 +170,17 @@ class Source(Protocol):
 
         Raises:
             UsageError: `source.refused`: a link, a submodule, too large, or not text.
+        """
+
+    def files(
+        self, paths: Sequence[str], limit_bytes: int = 64 * 1024 * 1024
+    ) -> Mapping[str, File]:
+        """Return the files at and below `paths` at that commit, by path; `.` is all of them.
+
+        A path where nothing is adds nothing.
+
+        Raises:
+            UsageError: `source.refused`: a link, a submodule, or too large together.
         """
 
     def since(self, commit: str, limit: int = 200) -> tuple[Commit, ...] | None:
