@@ -157,8 +157,12 @@ class Image:
 
     @property
     def pinned(self) -> str:
-        """The reference that is deployed: by digest, with the tag for people where there is one."""
-        return f"{self.repository}{f':{self.tag}' if self.tag else ''}@{self.digest}"
+        """The reference that is deployed: by digest alone.
+
+        Without the tag: the docker and podman drivers of Nomad fail where both are there
+        (hashicorp/nomad#11821), and early ones took the tag.
+        """
+        return f"{self.repository}@{self.digest}"
 
 
 @dataclass(frozen=True)
