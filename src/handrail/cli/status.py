@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # More that is late is told as a number: the whole list is a command away.
 _MOST = 6
+_ANYTHING = ("resources", "operations", "runs", "waiting", "held", "schedules")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def show(call: Call, found: dict[str, Any]) -> int:
     if call.options.json:
         screen.write_json({"format": 1, **found})
         return 0
-    if not any(found[name] for name in ("operations", "runs", "waiting", "held", "schedules")):
+    if not any(found[name] for name in _ANYTHING):
         screen.write(
             "nothing is declared here, and nothing has run.\n"
             "next: handrail init                                 start an estate, or\n"

@@ -45,7 +45,7 @@ def survey(
             newest[plan.request.operation] = plan
     waiting = [_waiting(world, plan) for plan in newest.values() if plan.verdict == "require"]
     return {
-        "operations": sorted(declared.operations),
+        "operations": list(declared.own_operations),
         "resources": sum(sees(ref) for ref in declared.estate.resources),
         "waiting": waiting[-_PLANS:],
         "unfinished": [run for run in runs if run["outcome"].startswith("unfinished")],

@@ -87,6 +87,11 @@ class Declared:
     policy: Policy
     notifications: Notifications = field(default_factory=Notifications)
 
+    @property
+    def own_operations(self) -> tuple[str, ...]:
+        """Names of the operations that are no kit's acts, which are there without a declaration."""
+        return tuple(sorted(name for name, one in self.operations.items() if not one.act))
+
 
 def no_nodes(node: Resource) -> Processes:
     """Refuse: here nothing runs on a node."""

@@ -37,7 +37,7 @@ def check(asked: Asked) -> Answer:
     declared = asked.declared
     found = warnings(declared.estate, asked.world.clock.now().date())
     told = tuple(dict(one.as_json()) for one in found)
-    return Answer(Checked(len(declared.estate.resources), len(declared.operations), (), told))
+    return Answer(Checked(len(declared.estate.resources), len(declared.own_operations), (), told))
 
 
 ROUTES = (
