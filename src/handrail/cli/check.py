@@ -38,8 +38,7 @@ def run(call: Call) -> int:
         declared = call.declared
         warnings = find_warnings(declared.estate, datetime.now(UTC).date())
         counted = (
-            f"{len(declared.estate.resources)} resources, "
-            f"{len(declared.own_operations)} operations"
+            f"{len(declared.estate.resources)} resources, {len(declared.own_operations)} operations"
         )
     except DeclarationErrors as error:
         errors = error.errors
