@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from handrail.errors import UsageError
+from handrail.estate.model import Estate
 
 if TYPE_CHECKING:
     from handrail.core.world import Declared, World
@@ -54,6 +55,7 @@ class Job:
         before: body of the stage before; empty at the beginning.
         say: told one line of progress for people.
         is_over: asked between looks: return soon once it is true.
+        estate: as declared now, for what the resource refers to.
     """
 
     resource: Resource
@@ -63,6 +65,7 @@ class Job:
     before: Mapping[str, object] = field(default_factory=dict)
     say: Callable[[str], None] = lambda _: None
     is_over: Callable[[], bool] = lambda: False
+    estate: Estate = field(default_factory=Estate)
 
 
 class KitAct(Protocol):

@@ -313,6 +313,7 @@ class _Lane:
             before,
             lambda text: self.talk.output(text.encode() + b"\n"),
             call.is_over,
+            self.decided.declared.estate,
         )
 
     def probes(self) -> tuple[Probe, ...]:
