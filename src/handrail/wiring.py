@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from handrail import kit_wiring
 from handrail.errors import NotifyError, StoreError
 from handrail.guards import BUILT_IN
 
@@ -94,6 +93,8 @@ def find_state(root: Path, environment: Mapping[str, str]) -> Path:
 
 def kits() -> tuple[Kit, ...]:
     """Return the built-in kits, and what packages register by the entry point `handrail.kits`."""
+    from handrail import kit_wiring
+
     built_in = kit_wiring.built_in()
     if not any(_mentions_kits(folder) for folder in sys.path):
         return built_in
