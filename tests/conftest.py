@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from hypothesis import is_hypothesis_test, settings
 
+from support.nomad import NomadAgent, running_agent
 from support.postgres_server import Server, run_server
 
 TORTURE_TIMES = 40
@@ -38,3 +39,10 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 def postgres_server() -> Iterator[Server]:
     """A real PostgreSQL server of this test process alone."""
     yield from run_server()
+
+
+@pytest.fixture(scope="session")
+def nomad_agent() -> Iterator[NomadAgent]:
+    """A real Nomad cluster of this test process alone."""
+    with running_agent() as agent:
+        yield agent
