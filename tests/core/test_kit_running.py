@@ -422,3 +422,10 @@ def test_act_that_nobody_has(house: House) -> None:
     house.fake.kits = (replace(house.fake.kits[0], acts=lambda _: {}),)
     with pytest.raises(UsageError, match="no kit"):
         house.decide()
+
+
+def test_kit_says_the_order(house: House) -> None:
+    """Several targets go in the order that their kit gives."""
+    house.fake.kits = (replace(house.fake.kits[0], order=lambda _, refs: tuple(reversed(refs))),)
+    fanned = fanning.plan(house.fake.world(), house.fake.declared, "light")
+    assert [child.target for child in fanned.fan_out.children] == ["lamp/door", "lamp/desk"]

@@ -71,7 +71,9 @@ def plan(
         JournalError: a plan could not be recorded.
     """
     operation = _operation(declared, name)
-    targets = _targets(declared.estate, operation, without)
+    targets = _ordered(
+        world, operation, declared.estate, _targets(declared.estate, operation, without)
+    )
     given = parameters or {}
     complete = values(operation, given)
     words = [word for key, value in given.items() for word in ("-p", f"{key}={value}")]
@@ -202,6 +204,17 @@ def _targets(estate: Estate, operation: Operation, without: Sequence[str]) -> tu
             "operations.target", f"operation `{operation.name}` {said}", at=operation.place
         )
     return tuple(found.values())
+
+
+def _ordered(
+    world: World, operation: Operation, estate: Estate, targets: tuple[Resource, ...]
+) -> tuple[Resource, ...]:
+    """Return the targets in the order that the operation's kit gives: what others need first."""
+    refs = tuple(resource.ref for resource in targets)
+    for kit in world.kits:
+        if operation.act and kit.name == operation.kit:
+            refs = kit.order(estate, refs)
+    return tuple(estate.resources[ref] for ref in refs)
 
 
 def _together(targets: Iterable[Resource], one: Callable[[Resource], T]) -> list[T]:

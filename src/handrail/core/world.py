@@ -67,6 +67,7 @@ class Kit:
         guards: named rules, asked after the built-in ones.
         acts: gives, for this machine, how operations that are no scripts are planned and done, by
             `Operation.act`. Called when one is first needed.
+        order: gives the order in which its operations go over several targets; else the estate's.
         identify: kinds of resource that say who they are, to how they are asked.
     """
 
@@ -75,6 +76,7 @@ class Kit:
     kinds: Mapping[str, Mapping[str, Key]] = field(default_factory=dict)
     guards: tuple[Guard, ...] = ()
     acts: Callable[[World], Mapping[str, KitAct]] = lambda _: {}
+    order: Callable[[Estate, tuple[str, ...]], tuple[str, ...]] = lambda _, refs: refs
     identify: Mapping[str, Callable[[World, Resource], Identity]] = field(default_factory=dict)
 
 
