@@ -20,24 +20,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
+from handrail.adapters import git_program
 from handrail.errors import DeclarationError
 from handrail.plans.canonical import time_text
 from handrail.ports import Change
 
 _TIMEOUT_S = 60.0
-_HARDENED = (
-    "--no-pager",
-    "--literal-pathspecs",
-    "--no-optional-locks",
-    "-c",
-    "core.fsmonitor=false",
-    "-c",
-    "core.hooksPath=/dev/null",
-    "-c",
-    "log.showSignature=false",
-    "-c",
-    "submodule.recurse=false",
-)
 _LAST = "--format=%H%x00%P%x00%ae%x00%ct%x00%(trailers:key=Reviewed-by,valueonly,unfold)"
 
 
@@ -57,13 +45,7 @@ class GitRepository:
         """
         self.root = root.resolve()
         inherited = os.environ if environment is None else environment
-        self._environment = {
-            **{name: value for name, value in inherited.items() if not name.startswith("GIT_")},
-            "GIT_OPTIONAL_LOCKS": "0",
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_NO_LAZY_FETCH": "1",
-            "LC_ALL": "C",
-        }
+        self._environment = {**git_program.quiet(inherited), "GIT_NO_LAZY_FETCH": "1"}
         self._program = program
         self._top = _top(self.root)
 
@@ -95,7 +77,7 @@ class GitRepository:
         if not parents and self._is_shallow():
             return None
         time = time_text(datetime.fromtimestamp(int(when), UTC))
-        return Change(commit, author, tuple(_reviewers(trailers)), time)
+        return Change(commit, author, git_program.reviewers(trailers), time)
 
     def person(self) -> str:
         """Return `user.email` of git; see `ports.Repository`."""
@@ -147,7 +129,7 @@ class GitRepository:
     def _start(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
         try:
             return subprocess.run(
-                [self._program, *_HARDENED, *arguments],
+                [self._program, *git_program.HARDENED, *arguments],
                 cwd=self.root,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -173,16 +155,6 @@ class GitRepository:
                 hint=f"if you do: git config --global --add safe.directory '{self._top}'",
             )
         raise _unreadable(said.splitlines()[-1] if said else f"git ended with {done.returncode}")
-
-
-def _reviewers(trailers: str) -> Iterator[str]:
-    if not trailers.strip():
-        return
-    from email.utils import parseaddr  # noqa: PLC0415  it imports sockets
-
-    for line in trailers.splitlines():
-        if email := parseaddr(line)[1]:
-            yield email
 
 
 def _top(root: Path) -> Path | None:
