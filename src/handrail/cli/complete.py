@@ -36,12 +36,28 @@ def _candidates(call: Call, words: list[str]) -> Iterable[str]:
 
     if len(words) == 1:
         return [command for group in GROUPS.values() for command in group]
+    if words[0] in _KINDS:
+        return _of_verb(call, words)
     if words[-2] in {"--on", "--store"} or words[0] == "adopt":
         many = ["all"] if words[0] in {"plan", "rehearse", "run"} else []
         return [*sorted(call.declared.estate.stores), *many]
     if words[0] == "runs" and len(words) == 2:  # noqa: PLR2004  `runs` and the word to complete
         return ["show"]
     return [word for kind in _AFTER.get(words[0], ()) for word in kind(call)]
+
+
+def _of_verb(call: Call, words: list[str]) -> list[str]:
+    """Return what may follow a verb of the deploys kit: its targets, or what they are found on."""
+    kinds = _KINDS[words[0]]
+    if words[-2] == "--on" or (words[0] == "deploy" and words[-2] == "--from"):
+        return [one.ref for one in call.declared.estate.of_kinds(("group", "platform"))]
+    if words[-2].startswith("--") and words[-2] not in _FLAGS:
+        return []
+    names = [one.name for one in call.declared.estate.of_kinds(kinds)]
+    refs = [one.ref for one in call.declared.estate.of_kinds(kinds)]
+    is_first = words[0] == "deploy" and len(words) == 2  # noqa: PLR2004  the word after it
+    more = ["status", "history", "rollback", "import"] if is_first else []
+    return [*(names if words[0] in {"deploy", "restart"} else ()), *refs, *more]
 
 
 def _plans(call: Call) -> list[str]:
@@ -87,6 +103,16 @@ def _operations(call: Call) -> list[str]:
     return sorted(call.declared.operations)
 
 
+# Kinds of what a verb is for, and its options without a value.
+_KINDS: dict[str, tuple[str, ...]] = {
+    "deploy": ("app",),
+    "restart": ("app",),
+    "scale": ("app", "group"),
+    "drain": ("node",),
+    "detach": ("node",),
+    "terminate": ("node",),
+}
+_FLAGS = frozenset({"--plan", "--all", "--alternative", "--replace", "--no-replace", "--json"})
 # What may follow a command.
 _AFTER: dict[str, tuple[Callable[[Call], list[str]], ...]] = {
     "plan": (_operations,),

@@ -107,6 +107,17 @@ class Terminal:
             if answer in choices:
                 return answer
 
+    def key(self, question: str, keys: Mapping[str, str], otherwise: str) -> str:
+        """Ask for one key, without Enter; `otherwise` for any other, and when nobody is there."""
+        if self._quiet or not self._moves or not sys.stdin.isatty():
+            return otherwise
+        said = ", ".join(f"{key}: {sentence}" for key, sentence in keys.items())
+        self._stream.write(f"{sanitise(question)}  [{said}] ")
+        self._stream.flush()
+        pressed = _pressed(sys.stdin)
+        self._stream.write(f"{sanitise(pressed)}\n")
+        return pressed if pressed in keys else otherwise
+
     def _draw(self, text: str) -> None:
         if self._quiet:
             return
@@ -129,6 +140,20 @@ class Terminal:
 
     def _dim(self, text: str) -> str:
         return f"{_DIM}{text}{_OFF}" if self._colours else text
+
+
+def _pressed(stream: TextIO) -> str:
+    """Return the key that is pressed next; its terminal is put back as it was, also by Ctrl-C."""
+    import termios
+    import tty
+
+    number = stream.fileno()
+    was = termios.tcgetattr(number)
+    try:
+        tty.setcbreak(number)
+        return os.read(number, 1).decode("utf-8", "replace").lower()
+    finally:
+        termios.tcsetattr(number, termios.TCSADRAIN, was)
 
 
 def _width(stream: TextIO) -> int:

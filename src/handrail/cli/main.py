@@ -40,6 +40,14 @@ GROUPS = {
         "resume": "go on with a run that was cut off",
         "undo": "put back what a run changed",
     },
+    "deploy": {
+        "deploy": "run what an app's repository says at a commit; status, history, rollback",
+        "restart": "restart an app's instances, a few at a time",
+        "scale": "set how many instances an app, or machines a group, has",
+        "drain": "move everything away from a machine",
+        "detach": "take a machine out of its group",
+        "terminate": "end a machine for ever",
+    },
     "team": {
         "serve": "serve the API: for people with a token, and for HANDRAIL_URL",
         "worker": "let runs over several targets go on, for a Temporal server",
@@ -67,6 +75,7 @@ examples:
   handrail approve 7f3a-91c2
   handrail run reset-pilot
   handrail undo 412
+  handrail deploy shop --plan
 
 `handrail` alone shows where things stand. `handrail COMMAND --help` has more.
 """

@@ -42,9 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(call: Call) -> int:
     """Plan anew, and run what was planned."""
-    from handrail.cli import plan as plans
     from handrail.cli import walks
-    from handrail.core import running, standing
 
     glass = call.options.break_glass
     if walks.are_meant(call) or walks.recorded(call) is not None:
@@ -57,9 +55,21 @@ def run(call: Call) -> int:
         return walks.run(call)
     # Whoever breaks the glass has said why.
     call.options.because = call.options.because or glass or ""
-    decided = _decide(call)
-    if glass is not None:
+    return go(call, _decide(call))
+
+
+def go(call: Call, decided: Decided) -> int:
+    """Run what was planned just now, or show what keeps it from running."""
+    from handrail.cli import plan as plans
+    from handrail.cli import walks
+    from handrail.core import running, standing
+
+    if call.options.break_glass is not None:
         decided = _break_glass(call, decided)
+    if decided.operation.act and not decided.plan.effects and decided.plan.verdict != "refuse":
+        # What is there already needs nobody's approval, and no run.
+        plans.show(call, decided.plan, with_next=False)
+        return 0
     # Asked to run beyond what an approval stands for: it stands no more.
     standing.settle(call.world, decided.plan, runs=True)
     if decided.plan.verdict != "allow":

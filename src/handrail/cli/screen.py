@@ -130,6 +130,10 @@ def breach_lines(breaches: Sequence[Breach]) -> list[str]:
 
 def plan_lines(plan: Plan, *, with_next: bool = True) -> list[str]:
     """Return a plan on one screen: verdict, where, what, consequences, decisions, what is next."""
+    if plan.is_of_kit and plan.effects == () and plan.verdict != "refuse":
+        title = f"nothing to do: {plan.request.operation} on {plan.target.resource}"
+        said = [wrap(f"  {plan.summary}", "    "), "  nothing would change, and nothing is run"]
+        return [titled(title, plan.risk), *said]
     head = {"refuse": "refused", "require": "waiting", "allow": "ready"}[plan.verdict]
     title = titled(f"{head}: {plan.request.operation} on {plan.target.resource}", plan.risk)
     if plan.verdict == "allow" and plan.risk in {"none", "low"}:
@@ -194,8 +198,9 @@ def _what_short(plan: Plan) -> str:
     if plan.effects is None:
         return "nobody has rehearsed it"
     if not plan.effects:
-        nothing = f"{plan.summary}: nothing would change"
-        return nothing if plan.is_of_kit else "it changed nothing in rehearsal"
+        return "it changed nothing in rehearsal"
+    if plan.is_of_kit:
+        return plan.summary
     return "; ".join(f"{e.verb} {e.kind} {e.name} {_amount(e)}".rstrip() for e in plan.effects[:3])
 
 

@@ -20,11 +20,12 @@ from handrail.errors import UsageError
 
 if TYPE_CHECKING:
     from handrail.cli.call import Call
+    from handrail.cli.solo import Solo
     from handrail.core.fanning import Fanned
     from handrail.plans.fan_out import FanOut
     from handrail.plans.model import Plan
     from handrail.plans.standing import Standing
-    from handrail.plans.walk import Mark
+    from handrail.plans.walk import Mark, Walk
     from handrail.ports import Engine
 
 ALL = "all"
@@ -221,15 +222,24 @@ def run_one(call: Call, plan: Plan, opened: Callable[[int], None] = lambda _: No
     """Run a judged plan of a kit: a walk of one lane; `opened` is told its number."""
     from handrail.core import kit_running
 
-    board = Board(call, 1)
-    engine = engine_of(call, board)
     walk = kit_running.walk_of(plan, call.world.person)
+    board = board_of(call, walk)
+    engine = engine_of(call, board)
     number = engine.submit(walk, call.world.ids.new())
     opened(number)
     return follow(call, engine, number, board)
 
 
-def engine_of(call: Call, board: Board) -> Engine:
+def board_of(call: Call, walk: Walk, stands: Standing | None = None) -> Board | Solo:
+    """Return who is told of a walk; of one that is under way, with what happened before."""
+    from handrail.cli import solo
+
+    if solo.is_meant(walk):
+        return solo.Solo(call, walk)
+    return Board(call, len(walk.lanes), stands)
+
+
+def engine_of(call: Call, board: Board | Solo) -> Engine:
     """Return what runs walks, telling `board`."""
     from handrail import wiring
     from handrail.core import acts
@@ -237,7 +247,7 @@ def engine_of(call: Call, board: Board) -> Engine:
     return wiring.engine(call.world, acts.acts(call.world, call.declared, board.talk_to))
 
 
-def follow(call: Call, engine: Engine, number: int, board: Board, *, undone: int = 1) -> int:
+def follow(call: Call, engine: Engine, number: int, board: Board | Solo, *, undone: int = 1) -> int:
     """Follow a walk until it ended or waits for a human; show that, and return the exit code.
 
     Args:
@@ -363,7 +373,7 @@ def resume(call: Call, number: int) -> int:
     options = call.options
     stands = walks.standing(call.world, number)
     word, body = _word(call, number, stands)
-    board = Board(call, len(stands.walk.lanes), stands)
+    board = board_of(call, stands.walk, stands)
     engine = engine_of(call, board)
     if word:
         _say(call, engine, number, word, body)
@@ -462,7 +472,7 @@ def undo(call: Call, number: int) -> int:
     from handrail.core import walks
 
     stands = walks.standing(call.world, number)
-    board = Board(call, len(stands.walk.lanes), stands)
+    board = board_of(call, stands.walk, stands)
     engine = engine_of(call, board)
     _say(call, engine, number, "undo", {})
     return follow(call, engine, number, board, undone=0)
@@ -470,12 +480,15 @@ def undo(call: Call, number: int) -> int:
 
 def show_walk(call: Call, number: int, code: int | None = None) -> None:
     """Write where a walk stands, as text or as its documented JSON."""
-    from handrail.cli import fan_outs, screen
+    from handrail.cli import fan_outs, screen, solo
     from handrail.core import walks
 
     stands = walks.standing(call.world, number)
     if call.options.json:
         screen.write_json(as_json(call, number, stands, code))
+        return
+    if solo.is_meant(stands.walk) and stands.state == "ended":
+        screen.write("\n".join(solo.lines(call, number, stands)))
         return
     lines = fan_outs.walk_lines(number, stands)
     if stands.outcome == "done":

@@ -250,8 +250,9 @@ class KitRun:
             stage = lane.act.undo(lane.job(call, going.body))
         is_undone = stage.state == "done"
         said = f"{why}; {'put back' if is_undone else 'NOT put back'}: {stage.why}"
-        self._end(call, lane, "undone" if is_undone else "undo-failed", said)
-        return Acted("failed", said, going.as_body())
+        outcome = "undone" if is_undone else "undo-failed"
+        self._end(call, lane, outcome, said)
+        return Acted("failed", said, {**going.as_body(), "outcome": outcome})
 
     def _later(self, going: _Going, wait_s: float) -> Acted:
         at = self._world.clock.now() + timedelta(seconds=wait_s)

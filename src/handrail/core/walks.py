@@ -105,9 +105,17 @@ def by_word(stands: Standing) -> Mapping[str, tuple[LaneStanding, ...]]:
 
 def outcome(stands: Standing) -> str:
     """Return how a walk ended, or where it stands, as a run's outcome is called."""
-    if stands.state == "ended":
-        return {"done": "confirmed"}.get(stands.outcome, stands.outcome)
-    return stands.state
+    if stands.state != "ended":
+        return stands.state
+    if stands.outcome == "failed" and all(map(_is_as_before, stands.steps.values())):
+        return "undone"
+    return {"done": "confirmed"}.get(stands.outcome, stands.outcome)
+
+
+def _is_as_before(step: StepStanding) -> bool:
+    """Whether a step never began, or an act of a kit failed and put back what it did."""
+    put_back = step.state == "failed" and step.body.get("outcome") == "undone"
+    return put_back or step.state in {"waiting", "undone"}
 
 
 def next_commands(number: int, stands: Standing) -> tuple[tuple[str, str], ...]:
