@@ -17,7 +17,7 @@ from handrail.errors import sanitise
 from handrail.plans.amounts import duration, size
 from handrail.plans.deeds import next_deeds
 from handrail.plans.effect import Effect
-from handrail.plans.model import Breach, Consequence, Decision, Plan
+from handrail.plans.model import Breach, Consequence, Decision, Plan, Section
 
 WIDTH = 100
 MARKS = {"allow": "ok", "require": ".", "refuse": "x"}
@@ -164,6 +164,8 @@ def _where(plan: Plan) -> list[str]:
     adopted = ", the one that was adopted" if str(identity) == plan.target.declared_identity else ""
     first = f"{identity.version}, {identity.id.partition(':')[2]} at {identity.endpoint}{adopted}"
     lines = ["  where   " + wrap(first, indent)]
+    if plan.is_of_kit:
+        lines += _environment(plan, indent)
     if plan.runs_on:
         lines.append(indent + f"its script runs on {plan.runs_on}, and is not confined there")
     if facts.measure is not None:
@@ -192,6 +194,15 @@ def _where(plan: Plan) -> list[str]:
         who = "1 other" if len(facts.others) == 1 else f"{len(facts.others)} others"
         lines.append(indent + wrap(f"{who} connected: {some}", indent))
     return lines
+
+
+def _environment(plan: Plan, indent: str) -> list[str]:
+    """Return which platform a kit acts on, and in which environment its target is declared."""
+    environment = plan.target.environment
+    real = ", which is production" if plan.target.production else ""
+    said = [f"{plan.target.platform}"] if plan.target.platform else []
+    said += [f"declared as environment `{environment}`{real}"] if environment else []
+    return [indent + wrap("; ".join(said), indent)] if said else []
 
 
 def _what_short(plan: Plan) -> str:
@@ -237,11 +248,18 @@ def _drafted(plan: Plan) -> list[str]:
     else:
         lines.append(f"{plan.request.operation} would change nothing on {plan.target.resource}.")
     for section in plan.sections:
-        lines.append(f"{section.title}:")
-        lines += [wrap(f"  {line}", "    ") for line in section.lines[:_MANY]]
-        if len(section.lines) > _MANY:
-            lines.append(f"  and {len(section.lines) - _MANY} more: --json shows all")
+        lines += _section(section)
     return lines
+
+
+def _section(section: Section) -> list[str]:
+    """Return what a kit says besides: on the title's own line where it is one, cut where many."""
+    if len(section.lines) == 1:
+        return [wrap(f"{section.title}: {section.lines[0]}", "  ")]
+    lines = [wrap(f"  {line}", "    ") for line in section.lines[:_MANY]]
+    more = len(section.lines) - _MANY
+    tail = [f"  and {more:,} more: --json shows all"] if more > 0 else []
+    return [f"{section.title}:", *lines, *tail]
 
 
 def _risk(plan: Plan) -> str:
