@@ -1,4 +1,4 @@
-"""SSH signatures by `ssh-keygen -Y`, in the namespace `handrail`.
+"""SSH signatures by `ssh-keygen -Y`, in the namespace `handrail` or another.
 
 Rules:
 - `ssh-keygen` signs and decides; no key material passes through here, nor through an error's text.
@@ -45,6 +45,7 @@ class SshKeys:
         *,
         program: str = "ssh-keygen",
         asks: bool = True,
+        namespace: str = NAMESPACE,
     ) -> None:
         """Start nothing yet.
 
@@ -52,10 +53,12 @@ class SshKeys:
             environment: of `ssh-keygen`, which finds the agent by it; None for this process's own.
             program: name or path of `ssh-keygen`.
             asks: whether a passphrase may be asked for on the terminal.
+            namespace: what signatures are for: one made for another use does not verify.
         """
         self._environment = dict(os.environ if environment is None else environment)
         self._program = program
         self._asks = asks
+        self._namespace = namespace
 
     def sign(self, payload: bytes, key: Path) -> str:
         """Return an armoured signature; see `ports.Keys`."""
@@ -65,7 +68,7 @@ class SshKeys:
                 f"there is no SSH key `{key}`",
                 hint="name the key with `--key`, or make one: ssh-keygen -t ed25519",
             )
-        done = self._run(["sign", "-n", NAMESPACE, "-f", str(key)], payload, _PERSON_S)
+        done = self._run(["sign", "-n", self._namespace, "-f", str(key)], payload, _PERSON_S)
         if done.returncode != 0:
             raise self._unsigned(key, _said(done))
         return done.stdout.decode("ascii")
@@ -86,7 +89,7 @@ class SshKeys:
         with tempfile.TemporaryDirectory(prefix="handrail-") as directory:
             file = Path(directory) / "signature"
             file.write_text(signature, encoding="utf-8")
-            options = ["-I", person, "-n", NAMESPACE, "-s", str(file), _time(at)]
+            options = ["-I", person, "-n", self._namespace, "-s", str(file), _time(at)]
             done = self._run(["verify", "-f", str(allowed), *options], payload, _ANSWER_S)
         if done.returncode != 0:
             raise KeysError(
@@ -149,7 +152,7 @@ class SshKeys:
         elif "option" in said or "usage" in said:
             hint = "this ssh-keygen cannot sign; install OpenSSH 8.2 or newer"
         else:
-            hint = f"try the key by hand: ssh-keygen -Y sign -n {NAMESPACE} -f {key} FILE"
+            hint = f"try the key by hand: ssh-keygen -Y sign -n {self._namespace} -f {key} FILE"
         return KeysError("keys.unavailable", f"the SSH key `{key}` cannot sign: {said}", hint=hint)
 
 
