@@ -29,6 +29,7 @@ import msgspec
 from handrail import wiring
 from handrail.api.problems import problem_of
 from handrail.core import (
+    acts,
     backing_up,
     recalling,
     rehearsing,
@@ -42,6 +43,7 @@ from handrail.core.world import Declared, World
 from handrail.errors import HandrailError, UsageError
 from handrail.plans.canonical import encode_plain, plain
 from handrail.plans.schedule import Due
+from handrail.ports import Engine
 
 Say = Callable[[Mapping[str, Any]], None]
 _EVERY_S = 0.2
@@ -201,10 +203,15 @@ def _due(world: World, declared: Declared, asked: Ask, talk: SayingTalk) -> dict
         if schedule.key == asked.schedule:
             time, begins_at = map(datetime.fromisoformat, (asked.time, asked.begins_at))
             due = Due(asked.operation, schedule, time, begins_at)
-            outcome = taking.carry_out(world, declared, due, talk)
+            outcome = taking.carry_out(world, declared, due, talk, _engines(declared, talk))
             if outcome is not None:
                 return {"outcome": plain(outcome), "exit_code": outcome.exit_code}
     return {"exit_code": 0}
+
+
+def _engines(declared: Declared, talk: SayingTalk) -> Callable[[World], Engine]:
+    """Return what gives an engine for operations of kits that nobody looks on at."""
+    return lambda world: wiring.engine(world, acts.acts(world, declared, lambda _: talk))
 
 
 def _back_up(world: World, declared: Declared, asked: Ask, talk: SayingTalk) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def on_request(asked: Asked) -> On:
         chosen = [one.ref for one in fitting(operation, declared.estate)]
         return tuple(one for ref in chosen for one in on_of(declared, ref))
     stores = declared.estate.stores
-    if on is not None and on not in stores and f"store/{on}" not in stores:
+    if not operation.act and on is not None and on not in stores and f"store/{on}" not in stores:
         raise UsageError(
             "estate.unknown-store",
             f"no store `{on[:80]}` is declared",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from handrail.cli.call import Call
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from handrail.api.errand import Ask, Say, SayingTalk
     from handrail.core.world import Declared, World
 
@@ -52,14 +54,55 @@ def many(
         with redirect_stdout(printed):
             act = walks.resume if asked.kind == "resume" else walks.undo
             return {"exit_code": act(call, asked.number), "walk": asked.number}
-    if asked.kind in {"due", "backup"} or not (walks.are_meant(call) or walks.recorded(call)):
+    if asked.kind not in {"rehearse", "run"}:
         return None
+    if not (walks.are_meant(call) or walks.recorded(call)):
+        return _of_a_kit(call, say, opened) if asked.kind == "run" and _is_kits(call) else None
     with redirect_stdout(printed):
         code = walks.rehearse(call) if asked.kind == "rehearse" else walks.run(call, opened)
     told = json.loads(printed.getvalue())
     if "walk" in told:
         return {"exit_code": code, "walk": told["walk"]["run"]}
     return {"exit_code": code, "plan": told["fan_out"]["plan"], "fan_out": told["fan_out"]}
+
+
+def _is_kits(call: Call) -> bool:
+    """Whether what is asked for is no script's but a kit's: by its name, or by a plan of it."""
+    from handrail.core import records
+
+    name, known = call.options.operation, call.declared.operations
+    if name not in known and records.DIGEST.fullmatch(name):
+        name = records.find_plan(call.world.journal, name).request.operation
+    return name in known and bool(known[name].act)
+
+
+def _of_a_kit(call: Call, say: Say, opened: Callable[[int], None]) -> dict[str, Any]:
+    """Run an operation of a kit on one target: a walk of one lane."""
+    from handrail.cli import choosing, walks
+    from handrail.core import repeating, standing
+
+    options = call.options
+    decided = repeating.decide(
+        call.world,
+        call.declared,
+        options.operation,
+        on=options.on,
+        parameters=choosing.parameters(call),
+        because=options.because,
+    )
+    say({"event": "planned", "plan": decided.plan})
+    standing.settle(call.world, decided.plan, runs=True)
+    if decided.plan.verdict != "allow":
+        return {"exit_code": 3 if decided.plan.verdict == "refuse" else 4, "plan": decided.plan}
+    numbers: list[int] = []
+
+    def begun(number: int) -> None:
+        numbers.append(number)
+        opened(number)
+
+    with redirect_stdout(io.StringIO()):
+        code = walks.run_one(call, decided.plan, begun)
+    return {"exit_code": code, "walk": numbers[0], "plan": decided.plan}
 
 
 def _call(world: World, declared: Declared, asked: Ask, talk: SayingTalk) -> Call:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from handrail.cli.call import Call
     from handrail.core import backing_up
     from handrail.core.scheduling import Standing
+    from handrail.core.world import World
     from handrail.plans.schedule import Due
+    from handrail.ports import Engine
 
 # What a backup came to, where the word in the record is not the word for people.
 _CAME_TO = {"": "-", "ended": "made", "begun": "cut off", "made": "cut off"}
@@ -198,15 +200,19 @@ def as_json(one: Standing) -> dict[str, Any]:
 
 
 def _run_due(call: Call) -> int:
-    from handrail.core import backing_up, notifying, scheduling, taking
+    from handrail import wiring
+    from handrail.core import acts, backing_up, notifying, scheduling, taking
 
     code = 0
+
+    def engines(world: World) -> Engine:
+        return wiring.engine(world, acts.acts(world, call.declared, lambda _: call.talk))
 
     def begin(due: Due) -> None:
         nonlocal code
         if not call.options.json:
             call.talk.end("due", f"{due.operation}, {due.time:%Y-%m-%d %H:%M} UTC")
-        taking.carry_out(call.world, call.declared, due, call.talk)
+        taking.carry_out(call.world, call.declared, due, call.talk, engines)
         code = max(code, _show(call, due))
 
     def back_up(task: backing_up.Task) -> None:

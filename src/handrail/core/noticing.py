@@ -22,6 +22,8 @@ from handrail.ports import Record
 BREAK_GLASS = "break-glass"
 # Who asks for what a schedule begins: nobody's name, so anybody may approve it.
 SCHEDULE = "schedule"
+# Who asks for what a web hook begins: `ci@hooks/<app>`, who has no key, and can approve nothing.
+HOOKS = "ci@hooks/"
 # A run whose last record is younger may be just beginning, or just being taken up.
 _YOUNG = timedelta(minutes=1)
 _OF_PEOPLE = frozenset({"second-person", "typed-name", "avoidable"})
@@ -147,8 +149,8 @@ def _of_plan(world: World, declared: Declared, chain: str) -> Iterator[Notice]:
     if not asked or not all(d["guard"] in _OF_PEOPLE and d["verdict"] == "require" for d in asked):
         return
     request = body["request"]
-    if request["person"] == SCHEDULE:
-        return  # a schedule tells it itself, each time
+    if request["person"] == SCHEDULE or str(request["person"]).startswith(HOOKS):
+        return  # a schedule tells it itself, each time; so does a web hook
     digest = str(body["digest"])
     yield make(
         declared,

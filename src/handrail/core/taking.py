@@ -6,6 +6,7 @@ Rules:
   was opened.
 - Planned and judged like any other, asked for by `schedule`: nobody's name, so anybody may approve.
 - What its target's present user keeps it from is tried again as long as it may be late.
+- An operation of a kit is run by an engine: its run is found by what it was asked for as.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import replace
 
 from handrail.core import (
     deciding,
+    kit_beginning,
     noticing,
     notifying,
     records,
@@ -22,6 +24,7 @@ from handrail.core import (
     standing,
 )
 from handrail.core.deciding import Decided
+from handrail.core.kit_beginning import Engines
 from handrail.core.outcome import Outcome
 from handrail.core.schedule_records import (
     OPEN,
@@ -45,17 +48,33 @@ from handrail.operations.model import Operation, Schedule
 from handrail.plans.canonical import time_text
 from handrail.plans.notice import Notice
 from handrail.plans.schedule import Due, Skipped, said
-from handrail.ports import Entry
+from handrail.ports import Engine, Entry
 
 _ATTEMPTS = 3
 _RUNS = 300
 
 
-def carry_out(world: World, declared: Declared, due: Due, talk: Talk) -> Outcome | None:
+def no_engine(world: World) -> Engine:
+    """Refuse: here nothing runs operations of kits."""
+    raise RefusedError(
+        "operations.unknown", f"nothing here runs operations of kits for {world.person}"
+    )
+
+
+def carry_out(
+    world: World, declared: Declared, due: Due, talk: Talk, engines: Engines = no_engine
+) -> Outcome | None:
     """Plan, judge and run one due time to its end; None where it did not come to a run.
 
     Whatever becomes of it is recorded. Called again, also after a crash, it goes on from there;
     while another process is at it, it does nothing.
+
+    Args:
+        world: the ports.
+        declared: the team's declarations.
+        due: what is to begin.
+        talk: told what happens.
+        engines: gives what runs operations of kits.
 
     Raises:
         JournalError: it cannot be written.
@@ -65,7 +84,7 @@ def carry_out(world: World, declared: Declared, due: Due, talk: Talk) -> Outcome
         return None
     try:
         with world.locks.hold(lock_of(due.operation), f"schedule of {due.operation}"):
-            return _Turn(world, declared, operation, due, talk).take()
+            return _Turn(world, declared, operation, due, talk, engines).take()
     except RefusedError as error:
         if error.code != "run.locked":
             raise
@@ -76,8 +95,15 @@ class _Turn:
     """One due time in the hands of whoever holds its operation's lock."""
 
     def __init__(
-        self, world: World, declared: Declared, operation: Operation, due: Due, talk: Talk
+        self,
+        world: World,
+        declared: Declared,
+        operation: Operation,
+        due: Due,
+        talk: Talk,
+        engines: Engines,
     ) -> None:
+        self._engines = engines
         self._world = replace(world, person=noticing.SCHEDULE)
         self._declared = declared
         self._operation = operation
@@ -115,18 +141,33 @@ class _Turn:
 
     def _recover(self, known: Past) -> bool:
         """Find the run that a process which died had begun; return whether there is one."""
-        number = known.number(self._schedule, self._time) or _run_of(
-            self._world, self._declared, self._operation, self._schedule, self._label
-        )
+        number = known.number(self._schedule, self._time) or self._found()
         if not number:
             return False
         if not known.number(self._schedule, self._time):
             self._note("begun", run=number)
+        if self._operation.act:
+            outcome = kit_beginning.ended(self._world, number)
+            if outcome is not None:
+                self._note("ended", run=number, outcome=outcome.outcome, why=outcome.why)
+            return True
         last = self._world.journal.last(records.run_chain(number))
         if last is not None and last.kind == "ended":
             body = records.body(last)
             self._note("ended", run=number, outcome=body["outcome"], why=body["why"])
         return True
+
+    def _found(self) -> int:
+        """Return the run of this due time that the journal has; 0 for none."""
+        if self._operation.act:
+            return kit_beginning.found(self._world, self._request)
+        return _run_of(self._world, self._declared, self._operation, self._schedule, self._label)
+
+    @property
+    def _request(self) -> str:
+        """What an engine knows this due time by."""
+        name, key = self._operation.name, self._schedule.key
+        return kit_beginning.request_id("schedule", name, key, self._time)
 
     @property
     def _label(self) -> str:
@@ -170,8 +211,15 @@ class _Turn:
             return rehearsing.rehearse(self._world, decided, self._talk)
         return decided
 
-    def _run(self, decided: Decided) -> Outcome:
-        outcome = running.begin(self._world, decided, self._talk, opened=self._begun)
+    def _run(self, decided: Decided) -> Outcome | None:
+        if decided.operation.act:
+            outcome = kit_beginning.run(
+                self._world, decided.plan, self._engines, self._request, self._begun
+            )
+        else:
+            outcome = running.begin(self._world, decided, self._talk, opened=self._begun)
+        if outcome is None:
+            return None  # it waits for a human, and says so itself
         self._note("ended", run=outcome.run, outcome=outcome.outcome, why=outcome.why)
         return outcome
 

@@ -68,6 +68,36 @@ ADDRESS = Either(
 )
 
 
+class _SecretShape:
+    """`{env: NAME}` or `{file: PATH}`: a value itself would stand in git for ever."""
+
+    def read(self, node: yaml.Node, source: Source) -> Address | None:
+        found: Address | None = ADDRESS.read(node, source)
+        if found is None:
+            return None
+        if not found.env and not found.file:
+            hint = "write {env: NAME}, and set that variable where Handrail runs"
+            source.problem("estate.wrong-type", "a secret stands here by reference", node, hint)
+            return None
+        return found
+
+    def schema(self) -> dict[str, Any]:
+        return {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "properties": {key: {"type": "string"}},
+                    "required": [key],
+                    "additionalProperties": False,
+                }
+                for key in ("env", "file")
+            ]
+        }
+
+
+SECRET = _SecretShape()
+
+
 class _NeedShape:
     """`store/routes-db`, or `{service/router: soft}`."""
 

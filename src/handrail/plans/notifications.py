@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from handrail.errors import DeclarationError, DeclarationErrors, Place
-from handrail.estate.kinds import ADDRESS
+from handrail.estate.kinds import ADDRESS, SECRET
 from handrail.estate.loading import link_problem, read_text
-from handrail.estate.model import Address, Estate
+from handrail.estate.model import Estate
 from handrail.estate.shapes import (
     FLAG,
     NAME_TEXT,
@@ -46,33 +46,6 @@ from handrail.plans.notice import (
 FILE = "notifications.yaml"
 
 
-class _SecretShape:
-    """`{env: NAME}` or `{file: PATH}`: a value itself would stand in git for ever."""
-
-    def read(self, node: yaml.Node, source: Source) -> Address | None:
-        found: Address | None = ADDRESS.read(node, source)
-        if found is None:
-            return None
-        if not found.env and not found.file:
-            hint = "write {env: NAME}, and set that variable where Handrail runs"
-            source.problem("estate.wrong-type", "a secret stands here by reference", node, hint)
-            return None
-        return found
-
-    def schema(self) -> dict[str, Any]:
-        return {
-            "anyOf": [
-                {
-                    "type": "object",
-                    "properties": {key: {"type": "string"}},
-                    "required": [key],
-                    "additionalProperties": False,
-                }
-                for key in ("env", "file")
-            ]
-        }
-
-
 def _webhook(*, place: Place, **rest: Any) -> Webhook:
     del place
     return Webhook(**rest)
@@ -93,13 +66,12 @@ _MAILBOX = Text(r"[^@\s<>,;:\"\\]{1,64}@[A-Za-z0-9.-]{1,253}", "an address such 
 _SERVER = Text(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?", "a server such as smtp.example.org:587")
 _AUTHORITY = Key(TEXT, "file of certificates that are trusted besides the system's", default="")
 _PLAIN = Key(FLAG, "allow http:// to another machine", default=False)
-_SECRET = _SecretShape()
 _CHANNELS = {
     "webhook": Record(
         _webhook,
         {
             "url": Key(ADDRESS, "where it is sent", required=True),
-            "secret": Key(_SECRET, "what signs it, as `whsec_...`"),
+            "secret": Key(SECRET, "what signs it, as `whsec_...`"),
             "authority": _AUTHORITY,
             "plain": _PLAIN,
         },
@@ -107,7 +79,7 @@ _CHANNELS = {
     "slack": Record(
         _slack,
         {
-            "url": Key(_SECRET, "the incoming webhook's address", required=True),
+            "url": Key(SECRET, "the incoming webhook's address", required=True),
             "authority": _AUTHORITY,
             "plain": _PLAIN,
         },
@@ -122,7 +94,7 @@ _CHANNELS = {
                 Choice("starttls", "tls", "none"), "how it is protected", default="starttls"
             ),
             "user": Key(ADDRESS, "as whom"),
-            "password": Key(_SECRET, "its password"),
+            "password": Key(SECRET, "its password"),
             "authority": _AUTHORITY,
         },
     ),

@@ -105,7 +105,11 @@ def marks(asked: Asked) -> Answer:
 
 def plan(asked: Asked) -> Answer:
     """Answer the plan of a run, as it was when the run was opened."""
-    return Answer(judged(recalling.recorded_plan(asked.world, asked.number)))
+    journal, number = asked.world.journal, asked.number
+    if records.is_walk(journal, number):
+        digest = walks.standing(asked.world, number).walk.digest
+        return Answer(judged(records.find_plan(journal, digest), records.fan_out(journal, digest)))
+    return Answer(judged(recalling.recorded_plan(asked.world, number)))
 
 
 def told(asked: Asked) -> Answer:

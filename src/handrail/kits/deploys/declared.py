@@ -6,7 +6,7 @@ An app is declared with where its specification lies; a platform with how it is 
 from __future__ import annotations
 
 from handrail.errors import Place
-from handrail.estate.kinds import ADDRESS
+from handrail.estate.kinds import ADDRESS, SECRET
 from handrail.estate.shapes import (
     COUNT,
     DURATION,
@@ -41,7 +41,7 @@ PLATFORM = {
     "kind": Key(Choice("nomad", "supervisor", "autoscaling"), "what it is", required=True),
     "url": Key(ADDRESS, "where it answers: by value, or {env: NAME}"),
     "identity": Key(TEXT, "who it says it is; written by `handrail adopt`", default=""),
-    "token": Key(ADDRESS, "nomad: its ACL token, {env: NAME} or {file: PATH}"),
+    "token": Key(SECRET, "nomad: its ACL token, {env: NAME} or {file: PATH}"),
     "namespace": Key(NAME_TEXT, "nomad: where jobs live", default="default"),
     "region": Key(TEXT, "nomad, autoscaling: the region", default=""),
     "ca": Key(TEXT, "nomad: PEM file of the authority that signed its certificate", default=""),
@@ -68,7 +68,7 @@ APP = {
         "task to the image that it runs; `{commit}` and `{branch}` may stand in its tag",
         default={},
     ),
-    "registry-token": Key(ADDRESS, "`user:password` or a token for the images' registry"),
+    "registry-token": Key(SECRET, "`user:password` or a token for the images' registry"),
     "review": Key(
         Record(
             _review,
@@ -76,7 +76,7 @@ APP = {
                 "github": Key(TEXT, "`owner/name` there", default=""),
                 "gitlab": Key(TEXT, "`group/name` there", default=""),
                 "url": Key(TEXT, "address of its API, where it is not the public one", default=""),
-                "token": Key(ADDRESS, "a token that may read pull requests"),
+                "token": Key(SECRET, "a token that may read pull requests"),
             },
         ),
         "who says that a commit was reviewed; else its trailers and signature do",
@@ -88,7 +88,17 @@ APP = {
                 "branches": Key(
                     ListOf(TEXT), "deployed by the web hook when they change", required=True
                 ),
-                "secret": Key(ADDRESS, "that its web hook is signed with", required=True),
+                "secret": Key(
+                    SECRET,
+                    "what its web hook is signed with: {env: NAME} or {file: PATH}, 16 characters "
+                    "or more; several with blanks between all count",
+                    required=True,
+                ),
+                "tokens": Key(
+                    FLAG,
+                    "also take GitLab's `X-Gitlab-Token`, which is the secret itself",
+                    default=False,
+                ),
             },
         ),
         "what the web hook may deploy by itself, where no guard requires anybody",
