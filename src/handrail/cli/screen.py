@@ -132,7 +132,7 @@ def plan_lines(plan: Plan, *, with_next: bool = True) -> list[str]:
     """Return a plan on one screen: verdict, where, what, consequences, decisions, what is next."""
     if plan.is_of_kit and plan.effects == () and plan.verdict != "refuse":
         title = f"nothing to do: {plan.request.operation} on {plan.target.resource}"
-        said = [wrap(f"  {plan.summary}", "    "), "  nothing would change, and nothing is run"]
+        said = ["  " + wrap(plan.summary, "    "), "  nothing would change, and nothing is run"]
         return [titled(title, plan.risk), *said]
     head = {"refuse": "refused", "require": "waiting", "allow": "ready"}[plan.verdict]
     title = titled(f"{head}: {plan.request.operation} on {plan.target.resource}", plan.risk)
@@ -199,9 +199,13 @@ def _where(plan: Plan) -> list[str]:
 def _environment(plan: Plan, indent: str) -> list[str]:
     """Return which platform a kit acts on, and in which environment its target is declared."""
     environment = plan.target.environment
-    real = ", which is production" if plan.target.production else ""
+    real = plan.target.production and "prod" not in environment
     said = [f"{plan.target.platform}"] if plan.target.platform else []
-    said += [f"declared as environment `{environment}`{real}"] if environment else []
+    said += (
+        [f"declared as environment `{environment}`{', which is production' if real else ''}"]
+        if environment
+        else []
+    )
     return [indent + wrap("; ".join(said), indent)] if said else []
 
 
@@ -256,7 +260,7 @@ def _section(section: Section) -> list[str]:
     """Return what a kit says besides: on the title's own line where it is one, cut where many."""
     if len(section.lines) == 1:
         return [wrap(f"{section.title}: {section.lines[0]}", "  ")]
-    lines = [wrap(f"  {line}", "    ") for line in section.lines[:_MANY]]
+    lines = ["  " + wrap(line, "    ") for line in section.lines[:_MANY]]
     more = len(section.lines) - _MANY
     tail = [f"  and {more:,} more: --json shows all"] if more > 0 else []
     return [f"{section.title}:", *lines, *tail]
