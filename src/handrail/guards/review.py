@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from handrail.plans.judging import Case
-from handrail.plans.model import Decision
+from handrail.plans.model import Decision, LastChange
 
 name = "review"
 
@@ -32,8 +32,14 @@ def judge(case: Case) -> Decision:
         return Decision(
             name,
             "refuse",
-            f"{person} wrote the last change ({change.commit[:7]}) and nobody reviewed it",
+            _unseen(change, mine, person),
             remedy="let somebody review it: a `Reviewed-by:` line in a commit to it",
         )
     who = ", ".join(sorted(seen))
     return Decision(name, "allow", f"last changed in {change.commit[:7]}, seen by {who}")
+
+
+def _unseen(change: LastChange, mine: str, person: str) -> str:
+    if change.author.casefold() == mine:
+        return f"{person} wrote the last change ({change.commit[:7]}) and nobody reviewed it"
+    return f"nobody is known to have reviewed the last change ({change.commit[:7]})"
