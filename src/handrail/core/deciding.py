@@ -17,6 +17,7 @@ from handrail.core import (
     covering,
     declaring,
     drafting,
+    lessons,
     observing,
     records,
 )
@@ -116,9 +117,11 @@ def again(
         if cover is None
         else covering.approvals(world, cover, plan, facts.now)
     )
-    plan = replace(plan, facts=replace(facts, approvals=approvals))
+    taught = lessons.of_operation(world, declared.estate, operation.name)
+    plan = replace(plan, facts=replace(facts, approvals=approvals, taught=taught))
     plan = judge(Case(plan, operation, declared.estate, policy), world.guards)
     world.journal.append(records.plan_chain(plan.digest), "planned", _body(plan))
+    lessons.note_refused(world, Case(plan, operation, declared.estate, policy))
     return Decided(plan, operation, resource, declared, cover)
 
 

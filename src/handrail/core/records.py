@@ -7,6 +7,7 @@ backups-<store>             `declared`, then what became of each backup by the c
 approvals-<digest>          `approved`, `used`, `expired`, `withdrawn`
 standing-<subject>          `approved`, `used`, `ended`, `withdrawn`: of more than one run
 break-glass                 `broken`, `reviewed`
+contraindication-<key>      `refused`, `passed`, `heeded`: what became of plans, each once
 question-<run>-<name>       `asked`, `rejected`, then one of `answered`, `expired`, `over`
 resource-<resource>         `run-begun` and `run-ended`: who changed it, in order
 run-<number>                one run; of a walk where `opened` says so
@@ -28,6 +29,7 @@ from handrail.errors import UsageError
 from handrail.plans import decoding
 from handrail.plans.fan_out import FanOut
 from handrail.plans.model import Approval, Plan, Proof, Rehearsal
+from handrail.plans.walk_records import read_mark, read_walk
 from handrail.ports import Journal, Record
 
 T = TypeVar("T")
@@ -216,6 +218,22 @@ def plans(journal: Journal) -> Iterator[Plan]:
         last = journal.last(chain)
         if last is not None:
             yield _plan(last)
+
+
+def plans_of_run(journal: Journal, number: int) -> tuple[Plan, ...]:
+    """Return the plans of a run, or of each lane of a walk, as recorded; empty where unknown."""
+    for record in journal.records(run_chain(number)):
+        if record.kind == "opened":
+            return (decode(body(record)["plan"], Plan),)
+    first = next(iter(journal.records(walk_chain(number))), None)
+    if first is None:
+        return ()
+    digests = (
+        str(step.body.get("plan", ""))
+        for lane in read_walk(read_mark(first.kind, first.time, first.body)).lanes
+        for step in lane.steps
+    )
+    return tuple(find_plan(journal, digest) for digest in dict.fromkeys(digests) if digest)
 
 
 def runs(journal: Journal) -> tuple[int, ...]:

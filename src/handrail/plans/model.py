@@ -212,6 +212,28 @@ class BrokenGlass:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """What became of plans that one contraindication spoke against.
+
+    Attributes:
+        key: of the contraindication.
+        refused: how many plans it refused.
+        passed: how many of them ran all the same, behind broken glass.
+        heeded: how often its alternative was planned instead.
+    """
+
+    key: str
+    refused: int = 0
+    passed: int = 0
+    heeded: int = 0
+
+    @property
+    def overridden(self) -> int:
+        """How often its word was not the last one."""
+        return self.passed + self.heeded
+
+
+@dataclass(frozen=True)
 class LastChange:
     """Who last changed the script, and who reviewed that."""
 
@@ -244,6 +266,7 @@ class Facts:
         approvals: those over this plan's digest that verify, are not expired, not used; and those
             that stand for every plan such as this one.
         glass: broken for this very plan; None where it was not.
+        taught: what became of plans before this one that a contraindication spoke against.
     """
 
     now: str
@@ -262,6 +285,7 @@ class Facts:
     proof: Proof | None = None
     approvals: tuple[Approval, ...] = ()
     glass: BrokenGlass | None = None
+    taught: tuple[Taught, ...] = ()
 
 
 @dataclass(frozen=True)
