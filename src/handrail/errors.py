@@ -225,6 +225,7 @@ CODES: dict[str, str] = {
     "node.lost": "A node went away while a script ran there; it is looked for again.",
     # Platforms
     "platform.unreachable": "A platform does not answer, or has no leader now.",
+    "platform.address": "A platform's address or token cannot be read, or is not set.",
     "platform.denied": "A platform refuses the credentials or a right that is needed.",
     "platform.failed": "A platform answered with an error.",
     "platform.moved": "Somebody else changed what runs since the plan was made.",

@@ -2,6 +2,7 @@
 
 Rules:
 - Declared kinds and operations are read at every start; adapters when they are first used.
+- A secret is read when it is needed, and added to the world's: it is shown nowhere.
 """
 
 from __future__ import annotations
@@ -10,18 +11,131 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from handrail.core.world import Kit
+from handrail.errors import PlatformError, UsageError
 from handrail.kits.deploys import declared
 
 if TYPE_CHECKING:
     from handrail.core.kit_act import KitAct
     from handrail.core.world import World
+    from handrail.estate.model import Estate, Resource
+    from handrail.kits.deploys.outside import Outside
+    from handrail.kits.deploys.ports import Machines, Platform, Registry, Reviews
+    from handrail.plans.facts import Identity
 
 
 def built_in() -> tuple[Kit, ...]:
     """Return the kits that come with Handrail."""
-    return (Kit(declared.KIT, declared.OPERATIONS, declared.KINDS, acts=_deploys),)
+    return (
+        Kit(
+            declared.KIT,
+            declared.OPERATIONS,
+            declared.KINDS,
+            acts=_deploys,
+            order=_order,
+            identify={"platform": _identify},
+        ),
+    )
 
 
 def _deploys(world: World) -> Mapping[str, KitAct]:
+    from handrail.kits.deploys.operations import acts
+
+    return acts(outside(world))
+
+
+def _order(estate: Estate, refs: tuple[str, ...]) -> tuple[str, ...]:
+    from handrail.kits.deploys.ordering import order
+
+    return tuple(order(estate, refs))
+
+
+def outside(world: World) -> Outside:
+    """Return what the deploys kit reaches from this machine. Connects to nothing."""
+    from handrail.adapters.app_git.sources import GitSources
+    from handrail.kits.deploys.outside import Outside
+
+    return Outside(
+        world,
+        lambda resource: _platform(world, resource),
+        lambda resource: _machines(world, resource),
+        GitSources(world.root, world.state, world.environment, world.clock),
+        lambda resource: _registry(world, resource),
+        lambda resource: _reviews(world, resource),
+    )
+
+
+def _identify(world: World, resource: Resource) -> Identity:
+    """Return who a platform says it is."""
+    kind = str(resource.settings["kind"])
+    if kind == "autoscaling":
+        return _machines(world, resource).identify()
+    return _platform(world, resource).identify()
+
+
+def read(world: World, resource: Resource, key: str, *, is_secret: bool = True) -> str:
+    """Return what a key of a resource stands for; empty where it is not declared.
+
+    Raises:
+        UsageError: its variable is not set, or its file cannot be read.
+    """
+    address = resource.settings.get(key)
+    return _read(world, resource, key, address, is_secret=is_secret) if address else ""
+
+
+def _read(world: World, resource: Resource, key: str, address: object, *, is_secret: bool) -> str:
+    from handrail.adapters import addresses
+    from handrail.estate.model import Address
+
+    if not isinstance(address, Address):
+        raise TypeError(f"{key} is no address")
+    why = "is not set" if address.env else "is empty"
+    try:
+        found = addresses.read(address, world.root, world.environment)
+    except (OSError, UnicodeDecodeError) as error:
+        found, why = "", f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    if not found:
+        raise UsageError(
+            "platform.address",
+            f"`{key}` of `{resource.ref}` is in {address}, which {why}",
+            at=resource.place,
+            hint=f"export {address.env}=..." if address.env else "",
+        )
+    if is_secret and not address.value:
+        world.secrets.update(found.split())
+    return found
+
+
+def _platform(world: World, resource: Resource) -> Platform:
     del world
-    return {}
+    raise _no(resource, "runs no apps")
+
+
+def _machines(world: World, resource: Resource) -> Machines:
+    del world
+    raise _no(resource, "has no machines")
+
+
+def _no(resource: Resource, why: str) -> PlatformError:
+    kind = resource.settings["kind"]
+    return PlatformError(
+        "platform.unsupported", f"`{resource.ref}` is a {kind}, which {why}", at=resource.place
+    )
+
+
+def _registry(world: World, resource: Resource) -> Registry:
+    from handrail.adapters.registry.credentials import Access, read_credentials
+    from handrail.adapters.registry.oci import OciRegistry
+    from handrail.kits.deploys.references import parse
+
+    images = resource.settings["images"]
+    token = read(world, resource, "registry_token")
+    named = images.values() if isinstance(images, Mapping) else ()
+    hosts = frozenset(parse(str(image).replace("{", "").replace("}", "")).host for image in named)
+    return OciRegistry(world.clock, Access(hosts, read_credentials(token)))
+
+
+def _reviews(world: World, resource: Resource) -> Reviews | None:
+    del world
+    if not resource.settings.get("review"):
+        return None
+    raise _no(resource, "has no forge that can be asked")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +149,7 @@ class World:
     watch_clone: Callable[[Path, int], AbstractContextManager[None]]
     open_node: Callable[[Resource], Processes] = no_nodes
     open_notifier: Callable[[Destination], Notifier] = no_notifier
-    secrets: Collection[str] = ()
+    secrets: set[str] = field(default_factory=set)
     kits: tuple[Kit, ...] = ()
 
     @property

@@ -163,7 +163,9 @@ class Machines(Protocol):
 class Source(Protocol):
     """One app's repository at one commit, read only; made by `Sources.open`."""
 
-    commit: Commit
+    @property
+    def commit(self) -> Commit:
+        """The commit that was opened."""
 
     def read(self, path: str, limit_bytes: int = 1024 * 1024) -> str | None:
         """Return a file's text at that commit; None where there is none.
