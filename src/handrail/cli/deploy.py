@@ -183,12 +183,26 @@ def _refs(call: Call, apps: Sequence[str]) -> tuple[str, ...]:
     return tuple(found) if apps else tuple(known)
 
 
-def _status(call: Call, apps: Sequence[str]) -> int:
-    raise NotImplementedError
+def _status(call: Call, names: Sequence[str]) -> int:
+    """Show how apps stand: those that are named, or every one."""
+    from handrail import kit_wiring
+    from handrail.cli import apps
+    from handrail.kits.deploys import answers, status
+
+    estate = call.declared.estate
+    chosen = [estate.resources[ref] for ref in _refs(call, names)]
+    found = status.status(kit_wiring.outside(call.world), estate, chosen)
+    return apps.show_status(call, [answers.status(one) for one in found])
 
 
-def _history(call: Call, apps: Sequence[str]) -> int:
-    raise NotImplementedError
+def _history(call: Call, names: Sequence[str]) -> int:
+    """Show what ran of an app, from the record alone."""
+    from handrail.cli import apps
+    from handrail.kits.deploys import answers, history
+
+    (ref,) = _refs(call, (_only("history", names),))
+    found = history.history(call.world, ref)
+    return apps.show_history(call, ref, [answers.ran(call.world, one) for one in found])
 
 
 def _import(call: Call, apps: Sequence[str]) -> int:
