@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.plans.policy import BINDING, DAYS, NEVER_ABOVE, PASSABLE, Freeze, Glass, Policy
+from handrail.plans.policy import (
+    BINDING,
+    DAYS,
+    NEVER_ABOVE,
+    PASSABLE,
+    USUALLY_PASSED,
+    Freeze,
+    Glass,
+    Policy,
+)
 from support.declarations import problems, read, told, write
 from support.mistakes import POLICY
 
@@ -91,8 +100,14 @@ def test_what_stands(tmp_path: Path) -> None:
 
 
 def test_glass(tmp_path: Path) -> None:
-    """Breaking the glass is allowed by default, and each key of it can be said."""
-    assert Policy().glass == Glass(allowed=True, passes=PASSABLE, blocks="team")
+    """Breaking the glass is allowed by default, and each key of it can be said.
+
+    What an incident taught is passed where a policy says so, and not by default.
+    """
+    assert Policy().glass == Glass(allowed=True, passes=USUALLY_PASSED, blocks="team")
+    assert set(PASSABLE) - set(USUALLY_PASSED) == {"contraindication"}
+    taught = policy(tmp_path, "break-glass: {passes: [contraindication]}\n")
+    assert taught.glass.passes == ("contraindication",)
     found = policy(
         tmp_path,
         "groups: {dba: [ben]}\nbreak-glass: {by: dba, passes: freeze, blocks: person, "

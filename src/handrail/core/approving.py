@@ -209,7 +209,7 @@ def use(world: World, plan: Plan, run: str) -> tuple[str, ...]:
         RefusedError: another run was first, or the approver has withdrawn it.
     """
     if plan.facts.glass is not None:
-        breaking.use(world, plan.facts.glass)
+        breaking.use(world, plan.facts.glass, run)
     for approval in sorted(plan.facts.approvals, key=lambda one: (bool(one.bounds), one.id)):
         if approval.bounds is not None:
             standing.use(world, approval, run)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handrail.core import records, signing
+from handrail.core import lessons, records, signing
 from handrail.core.world import Declared, World
 from handrail.errors import FencedError, RefusedError, UsageError
 from handrail.plans.canonical import plain, time_text
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from handrail.core.deciding import Decided
 
 CHAIN = "break-glass"
+_USED = "used"
 _ID_CHARACTERS = 8
 _TRIES = 8
 _WORDS = 3
@@ -69,11 +70,32 @@ def through(world: World, decided: Decided, because: str) -> Decided:
     """
     declared = decided.declared
     glass = break_glass(world, declared.policy, decided.plan, because)
+    broken = judged_behind(world, decided, glass)
+    plan = broken.plan
+    world.journal.append(records.plan_chain(plan.digest), "planned", _body(plan))
+    if lessons.is_refused(decided.plan):
+        case = Case(plan, decided.operation, declared.estate, declared.policy)
+        lessons.note(world, case, "passed")
+    return broken
+
+
+def judged_behind(world: World, decided: Decided, glass: BrokenGlass) -> Decided:
+    """Return a plan as it is judged with the glass broken; that counts for its own plan alone."""
+    declared = decided.declared
     plan = replace(decided.plan, facts=replace(decided.plan.facts, glass=glass))
     case = Case(plan, decided.operation, declared.estate, declared.policy)
-    plan = judge(case, world.guards)
-    world.journal.append(records.plan_chain(plan.digest), "planned", _body(plan))
-    return replace(decided, plan=plan)
+    return replace(decided, plan=judge(case, world.guards))
+
+
+def found(world: World, plan: Plan) -> BrokenGlass | None:
+    """Return the glass that this person broke for this very plan, and nobody has reviewed yet."""
+    mine = (
+        one.glass
+        for one in reversed(breaks(world))
+        if one.review is None
+        and (one.glass.digest, one.glass.person) == (plan.digest, plan.request.person)
+    )
+    return next(mine, None)
 
 
 def break_glass(world: World, policy: Policy, plan: Plan, because: str) -> BrokenGlass:
@@ -191,6 +213,8 @@ def breaks(world: World, told: Sequence[Record] | None = None) -> tuple[Break, .
             broken = records.decode(records.body(record), Break)
             found[broken.glass.id] = broken
             continue
+        if record.kind != "reviewed":
+            continue
         review = records.decode(records.body(record), Review)
         reviewed = found.get(review.id)
         if reviewed is not None and (number < last or _verifies(world, reviewed, review)):
@@ -203,14 +227,22 @@ def is_told(world: World, glass: BrokenGlass | None) -> bool:
     return glass is not None and any(one.glass == glass for one in breaks(world))
 
 
-def use(world: World, glass: BrokenGlass) -> None:
-    """Use it up for a run.
+def use(world: World, glass: BrokenGlass, run: str) -> None:
+    """Use it up for a run, told by its chain. Twice equals once.
 
     Raises:
         RefusedError: another run was first.
     """
-    if not world.journal.single_use(f"{CHAIN} {glass.id}"):
+    if world.journal.single_use(f"{CHAIN} {glass.id}"):
+        world.journal.append(CHAIN, _USED, {"id": glass.id, "run": run})
+    elif _user(world, glass.id) != run:
         raise RefusedError("plan.stale", f"the glass was broken for another run ({glass.id})")
+
+
+def _user(world: World, name: str) -> str:
+    """Return the chain of the run that used a glass; empty where none is recorded."""
+    used = records.told_of(world.journal, CHAIN, _USED)
+    return next((str(one["run"]) for one in used if one["id"] == name), "")
 
 
 def review(world: World, declared: Declared, what: str, key: Path, because: str) -> Break:
@@ -273,8 +305,7 @@ def find(world: World, what: str) -> Break:
         UsageError: there is no such glass, or it was reviewed already.
     """
     every = breaks(world)
-    is_run = what.isdecimal() and world.journal.last(records.run_chain(int(what))) is not None
-    name = _of_run(world, int(what)) if is_run else what.lower()
+    name = _of_run(world, int(what)) if _is_run(world, what) else what.lower()
     found = [one for one in every if name and one.glass.id.startswith(name)]
     if len(found) != 1:
         waiting = ", ".join(one.glass.id for one in every if one.review is None) or "none"
@@ -290,8 +321,19 @@ def find(world: World, what: str) -> Break:
     return found[0]
 
 
+def _is_run(world: World, what: str) -> bool:
+    if not what.isdecimal():
+        return False
+    chains = (records.run_chain(int(what)), records.walk_chain(int(what)))
+    return any(world.journal.last(chain) is not None for chain in chains)
+
+
 def _of_run(world: World, number: int) -> str:
     """Return the id of the glass that was broken for a run; empty where none was."""
+    chains = {records.run_chain(number), records.walk_chain(number)}
+    for used in records.told_of(world.journal, CHAIN, _USED):
+        if used["run"] in chains:
+            return str(used["id"])
     for record in world.journal.records(records.run_chain(number)):
         if record.kind == "opened":
             glass = records.body(record)["plan"]["facts"].get("glass")

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
 
-from handrail.core import covering, deciding, kit_act, records, watching
+from handrail.core import breaking, covering, deciding, kit_act, records, watching
 from handrail.core.covering import Cover
 from handrail.core.deciding import Decided
 from handrail.core.kit_act import Job, KitAct, Stage
@@ -185,7 +185,8 @@ class KitRun:
                 f"the plan of {plan.target.resource} is another now than the one that was approved",
                 hint=f"handrail plan {request.asked}     shows the new one",
             )
-        return decided
+        glass = None if decided.plan.verdict == "allow" else breaking.found(world, decided.plan)
+        return breaking.judged_behind(world, decided, glass) if glass else decided
 
     def _follow(self, call: ActCall, lane: _Lane, going: _Going) -> Acted:
         try:

@@ -6,7 +6,7 @@ proofs-<resource>           `proven` each time that a backup was restored
 backups-<store>             `declared`, then what became of each backup by the clock: backing_up.py
 approvals-<digest>          `approved`, `used`, `expired`, `withdrawn`
 standing-<subject>          `approved`, `used`, `ended`, `withdrawn`: of more than one run
-break-glass                 `broken`, `reviewed`
+break-glass                 `broken`, `used`, `reviewed`
 contraindication-<key>      `refused`, `passed`, `heeded`: what became of plans, each once
 question-<run>-<name>       `asked`, `rejected`, then one of `answered`, `expired`, `over`
 resource-<resource>         `run-begun` and `run-ended`: who changed it, in order

@@ -130,8 +130,10 @@ class Guarding:
     role: Literal["own", "limited", "auto"] = "own"
 
 
-# What breaking the glass may pass: guards that wait for people or for a date, and no other.
-PASSABLE = ("second-person", "typed-name", "review", "freeze", "avoidable")
+# What breaking the glass passes: guards that wait for people or for a date ...
+USUALLY_PASSED = ("second-person", "typed-name", "review", "freeze", "avoidable")
+# ... and, where a policy says so, what an incident taught; no other.
+PASSABLE = (*USUALLY_PASSED, "contraindication")
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Glass:
 
     allowed: bool = True
     by: str = ""
-    passes: tuple[str, ...] = PASSABLE
+    passes: tuple[str, ...] = USUALLY_PASSED
     blocks: Literal["team", "person"] = "team"
     reviewed_by: str = ""
 
@@ -307,7 +309,9 @@ _GLASS = Record(
         "allowed": Key(FLAG, "whether anybody may break the glass", default=True),
         "by": Key(placed(TEXT), "group whose members may; anybody when left out"),
         "passes": Key(
-            ListOf(Choice(*PASSABLE)), "guards that are passed; no other can be", default=PASSABLE
+            ListOf(Choice(*PASSABLE)),
+            "guards that are passed; no other can be",
+            default=USUALLY_PASSED,
         ),
         "blocks": Key(
             Choice("team", "person"), "whom it keeps from another until reviewed", default="team"
