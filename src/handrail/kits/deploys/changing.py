@@ -35,7 +35,10 @@ AWAY_S = 60.0
 CANARIES_S = 120
 LOOK_S = 1.0
 CANARY_LOOK_S = 2.0
-DEPLOYMENT = "deployment"
+DEPLOYMENT, LOOKS = "deployment", "looks"
+# Each look is a record of the journal: up to so many looks, so many seconds between two.
+_LOOKS_S = ((10, LOOK_S), (30, 2.0))
+_SELDOM_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,9 @@ class Changing:
             return Stage("done", "nothing was to be changed")
         try:
             deployment = self.begin(at)
-        except PlatformError as error:
-            if not error.is_passing:
-                raise
+        except RefusedError:
+            raise
+        except HandrailError as error:
             # Whether it arrived is not known: the next look asks for the same once more.
             return Stage("going", error.message, {DEPLOYMENT: ""})
         return Stage("going", "it has begun", {DEPLOYMENT: deployment}, LOOK_S)
@@ -83,8 +86,18 @@ class Changing:
         if not at.change.changes:
             return Stage("done", "nothing was to be changed")
         deployment = str(job.before.get(DEPLOYMENT, ""))
-        if not deployment:
-            return self._begin_again(at)
+        try:
+            if not deployment:
+                # What is recognised there is not done again.
+                return Stage("going", "it has begun", {DEPLOYMENT: self.begin(at)}, LOOK_S)
+            return self._look(at, deployment)
+        except HandrailError as error:
+            if isinstance(error, PlatformError) and error.is_passing:
+                return later(job, error.message, deployment)
+            return Stage("failed", error.message, {DEPLOYMENT: deployment})
+
+    def _look(self, at: At, deployment: str) -> Stage:
+        job = at.job
         rollout = at.platform.rollout(at.name, deployment)
         healthy, wanted = rollout.healthy
         counted = f"{healthy} of {wanted} healthy"
@@ -98,7 +111,7 @@ class Changing:
             case _:
                 why = f"{counted}; {rollout.why}" if rollout.why else counted
                 job.say(why)
-                return Stage("going", why, {DEPLOYMENT: deployment}, LOOK_S)
+                return later(job, why, deployment)
 
     def found(self, job: Job) -> Stage:
         """Say what became of it; see `KitAct`."""
@@ -154,14 +167,6 @@ class Changing:
         source = self.outside.sources.open(at.change.repository, commit)
         at.platform.stage(spec, source.files(spec.files))
         return at.platform.apply(spec, token, note)
-
-    def _begin_again(self, at: At) -> Stage:
-        """Ask for the same once more: what is recognised is not done again."""
-        try:
-            deployment = self.begin(at)
-        except RefusedError as error:
-            return Stage("failed", error.message, {DEPLOYMENT: ""})
-        return Stage("going", "it has begun", {DEPLOYMENT: deployment}, LOOK_S)
 
     def _canaries(self, at: At, deployment: str) -> Stage:
         """Watch canaries one round; promote them when they were well long enough."""
@@ -233,6 +238,14 @@ class Changing:
                 if not error.is_passing or job.is_over() or clock.elapsed_s() >= until_s:
                     raise
                 clock.sleep(LOOK_S)
+
+
+def later(job: Job, why: str, deployment: str) -> Stage:
+    """Return that it goes on; the longer it lasts, the seldomer it is looked at."""
+    told = job.before.get(LOOKS)
+    looks = (told if isinstance(told, int) else 0) + 1
+    again_s = next((s for most, s in _LOOKS_S if looks <= most), _SELDOM_S)
+    return Stage("going", why, {DEPLOYMENT: deployment, LOOKS: looks}, again_s)
 
 
 def _rounds(before: Mapping[str, object]) -> Rounds:

@@ -14,7 +14,7 @@ from handrail.core.kit_act import Job, Stage
 from handrail.errors import RefusedError, UsageError
 from handrail.kits.deploys import fates, telling
 from handrail.kits.deploys.apps import app_of, is_production, platform_of
-from handrail.kits.deploys.changing import DEPLOYMENT, LOOK_S
+from handrail.kits.deploys.changing import DEPLOYMENT, LOOK_S, later
 from handrail.kits.deploys.drafting import needing, touched
 from handrail.kits.deploys.scaling import counts_of, job_of
 from handrail.plans.drafted import Draft
@@ -97,7 +97,7 @@ class Restart:
         if rollout.state in {"failed", "reverted"}:
             return Stage("failed", rollout.why or counted, job.before)
         job.say(counted)
-        return Stage("going", rollout.why or counted, job.before, LOOK_S)
+        return later(job, rollout.why or counted, deployment)
 
     def found(self, job: Job) -> Stage:
         """Say what became of it; see `KitAct`."""
