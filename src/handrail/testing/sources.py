@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from handrail.errors import HandrailError, UsageError
 from handrail.kits.deploys import sourcing
-from handrail.kits.deploys.model import Commit
+from handrail.kits.deploys.model import Commit, File
 from handrail.plans.canonical import sha256
 
 WHEN = "2026-01-05T06:00:00.000000Z"
@@ -29,7 +29,7 @@ class FakeSources:
     def commit(
         self,
         repository: str,
-        files: Mapping[str, str | bytes | None] | None = None,
+        files: Mapping[str, str | bytes | File | None] | None = None,
         *,
         branch: str = "main",
         after: str | None = None,
@@ -94,7 +94,7 @@ class _Repository:
 
     def __init__(self) -> None:
         self.commits: dict[str, Commit] = {}
-        self.files: dict[str, Mapping[str, str | bytes]] = {}
+        self.files: dict[str, Mapping[str, str | bytes | File]] = {}
         self.parents: dict[str, str] = {}
         self.branches: dict[str, str] = {}
         self.tags: dict[str, str] = {}
@@ -132,16 +132,37 @@ class FakeSource:
         self._repository = repository
 
     def read(self, path: str, limit_bytes: int = 1024 * 1024) -> str | None:
-        """Return a file's text; see `ports.Source`. What was committed as bytes is not text."""
+        """Return a file's text; see `ports.Source`."""
         name = str(sourcing.check_path(path))
         files = self._repository.files[self.commit.id]
         found = files.get(name)
         if found is None and any(one.startswith(f"{name}/") for one in files):
             raise sourcing.refused_file(path, "is a folder")
-        if isinstance(found, bytes):
-            raise sourcing.refused_file(path, "is not text")
-        if found is not None and len(found.encode()) > limit_bytes:
+        if found is None:
+            return None
+        content = _file(found).content
+        if len(content) > limit_bytes:
             raise sourcing.refused_file(path, f"is larger than {limit_bytes} bytes")
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
+            raise sourcing.refused_file(path, "is not text")
+        return text
+
+    def files(
+        self, paths: Sequence[str], limit_bytes: int = 64 * 1024 * 1024
+    ) -> Mapping[str, File]:
+        """Return the files at and below paths; see `ports.Source`."""
+        names = [path if path == "." else str(sourcing.check_path(path)) for path in paths]
+        found = {
+            path: _file(content)
+            for path, content in sorted(self._repository.files[self.commit.id].items())
+            if any(name in {".", path} or path.startswith(f"{name}/") for name in names)
+        }
+        if sum(len(file.content) for file in found.values()) > limit_bytes:
+            raise UsageError("source.refused", f"they are larger than {limit_bytes} bytes together")
         return found
 
     def since(self, commit: str, limit: int = 200) -> tuple[Commit, ...] | None:
@@ -151,6 +172,12 @@ class FakeSource:
         before = set(self._repository.line(commit))
         found = [one for one in self._repository.line(self.commit.id) if one not in before]
         return tuple(self._repository.commits[one] for one in found[:limit])
+
+
+def _file(content: str | bytes | File) -> File:
+    if isinstance(content, File):
+        return content
+    return File(content.encode() if isinstance(content, str) else content)
 
 
 class FakeReviews:

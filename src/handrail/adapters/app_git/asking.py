@@ -151,13 +151,12 @@ class Git:
             "TZ": "UTC",
         }
 
-    def ask(
-        self, arguments: Sequence[str], bounds: Bounds = LOCAL, *, settings: Sequence[str] = ()
-    ) -> Done:
+    def ask(self, arguments: Sequence[str], *, stdin: bytes = b"") -> Done:
         """Ask what lies here alone: nothing is fetched, not even what is missing."""
-        return self._run(arguments, bounds, {"GIT_ALLOW_PROTOCOL": "none"}, settings)
+        more = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
+        return self._run(arguments, LOCAL, more, stdin)
 
-    def get(self, arguments: Sequence[str], bounds: Bounds) -> bytes:
+    def get(self, arguments: Sequence[str], bounds: Bounds, *, stdin: bytes = b"") -> bytes:
         """Ask the far side, or what may have to be fetched from it.
 
         Raises:
@@ -166,7 +165,7 @@ class Git:
             LocalTroubleError: something else is wrong, perhaps here.
         """
         allowed = "https:ssh" if self.where.transport in {"https", "ssh"} else self.where.transport
-        done = self._run(arguments, bounds, {"GIT_ALLOW_PROTOCOL": allowed}, ())
+        done = self._run(arguments, bounds, {"GIT_ALLOW_PROTOCOL": allowed}, stdin)
         if done.code != 0:
             raise failed(self.where, done)
         return done.out
@@ -176,18 +175,24 @@ class Git:
         arguments: Sequence[str],
         bounds: Bounds,
         more: Mapping[str, str],
-        settings: Sequence[str],
+        stdin: bytes,
     ) -> Done:
-        words = [word for one in (*_SETTINGS, *settings) for word in ("-c", one)]
+        words = [word for one in _SETTINGS for word in ("-c", one)]
         argv = [self._program, *git_program.HARDENED, *words, *arguments]
         blocks = str(max(1, bounds.size_bytes // _BLOCK_BYTES))
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
+        with (
+            tempfile.TemporaryFile() as heard,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as said,
+        ):
+            heard.write(stdin)
+            heard.seek(0)
             try:
                 process = subprocess.Popen(
                     ["/bin/sh", "-c", _BOUNDED, "sh", blocks, *argv],
                     cwd="/",
                     env={**self._environment, **more},
-                    stdin=subprocess.DEVNULL,
+                    stdin=heard,
                     stdout=out,
                     stderr=said,
                     start_new_session=True,

@@ -1,25 +1,26 @@
 """One commit of an app's repository: its files, who made it, and what came before it.
 
 Rules:
-- A file is read as git keeps it, through no filter, link, submodule or attribute.
+- Who signed is looked at of this commit alone, not of those before it.
 - What a hostile history can hold (names of a megabyte, times of no year) is cut or told.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from handrail.adapters import git_program
 from handrail.adapters.app_git import signatures
-from handrail.adapters.app_git.asking import Bounds, LocalTroubleError, TooLargeError, unreachable
+from handrail.adapters.app_git.asking import unreachable
 from handrail.adapters.app_git.cache import Cache
+from handrail.adapters.app_git.trees import Tree
 from handrail.errors import PlatformError
 from handrail.kits.deploys import sourcing
-from handrail.kits.deploys.model import Commit
+from handrail.kits.deploys.model import Commit, File
 from handrail.plans.canonical import time_text
 from handrail.ports import Clock
 
@@ -27,14 +28,7 @@ _FIELDS = "%H%x00%ae%x00%an%x00%ct%x00%s%x00%(trailers:key=Reviewed-by,valueonly
 _COUNT = 6
 _TEXT_CHARACTERS = 300
 _MOST_REVIEWERS = 20
-_LFS = "version https://git-lfs.github.com/spec/"
-_REFUSED = {
-    "120000": ("is a symbolic link, which is not followed", "name the file that it leads to"),
-    "160000": ("is a submodule, which is not read", "keep it in the app's own repository"),
-    "040000": ("is a folder", "name a file"),
-}
 _HISTORY = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-_EXTRA_BYTES = 64 * 1024 * 1024
 
 
 class GitSource:
@@ -61,6 +55,7 @@ class GitSource:
             PlatformError: the cache cannot be read.
         """
         self._cache = cache
+        self._tree = Tree(cache, commit)
         found = next(iter(self._log("-1", commit)), None)
         if found is None:
             raise unreachable(cache.where, f"has a commit {commit[:7]} that cannot be read")
@@ -71,17 +66,14 @@ class GitSource:
 
     def read(self, path: str, limit_bytes: int = 1024 * 1024) -> str | None:
         """Return a file's text; see `ports.Source`."""
-        blob = self._blob(path)
-        if blob is None:
-            return None
-        bounds = Bounds(self._cache.limits.fetch_s, limit_bytes + _EXTRA_BYTES)
-        try:
-            content = self._get(["cat-file", "blob", blob], bounds)
-        except TooLargeError:
-            content = b"." * (limit_bytes + 1)
-        if len(content) > limit_bytes:
-            raise sourcing.refused_file(path, f"is larger than {limit_bytes} bytes")
-        return _text(path, content)
+        content = self._tree.file(path, limit_bytes)
+        return None if content is None else _text(path, content)
+
+    def files(
+        self, paths: Sequence[str], limit_bytes: int = 64 * 1024 * 1024
+    ) -> Mapping[str, File]:
+        """Return the files at and below paths; see `ports.Source`."""
+        return self._tree.files(paths, limit_bytes)
 
     def since(self, commit: str, limit: int = 200) -> tuple[Commit, ...] | None:
         """Return the commits after `commit`; see `ports.Source`. Signatures are not looked at."""
@@ -100,36 +92,6 @@ class GitSource:
         words = ["merge-base", "--is-ancestor", commit, self.commit.id]
         return {0: True, 1: False}.get(self._cache.git.ask(words).code)
 
-    def _blob(self, path: str) -> str | None:
-        """Return the id of what stands at a path; None where nothing does.
-
-        Raises:
-            UsageError: it is no file, or lies behind something that is no folder.
-        """
-        name = sourcing.check_path(path)
-        steps = [str(one) for one in (*reversed(name.parents), name)][1:]
-        bounds = Bounds(self._cache.limits.fetch_s, _EXTRA_BYTES)
-        words = ["ls-tree", "-t", "-z", "--full-tree", self.commit.id, "--", *steps]
-        found = list(_entries(self._get(words, bounds)))
-        entries = {one: (mode, blob) for one, mode, blob in found}
-        if len(entries) != len(found):
-            raise sourcing.refused_file(path, "is there twice", "the repository is damaged")
-        for step in steps:
-            mode, blob = entries.get(step, ("", ""))
-            is_last = step == steps[-1]
-            if mode in _REFUSED and (is_last or mode != "040000"):
-                why, hint = _REFUSED[mode]
-                raise sourcing.refused_file(step, why, hint)
-            if is_last and mode:
-                return blob
-        return None
-
-    def _get(self, words: list[str], bounds: Bounds) -> bytes:
-        try:
-            return self._cache.git.get(words, bounds)
-        except LocalTroubleError as error:
-            raise _passing(self._cache, str(error)) from error
-
     def _log(self, *words: str) -> Iterator[Commit]:
         options = ["log", "-z", "--no-show-signature", "--no-notes", "--encoding=UTF-8"]
         done = self._cache.git.ask([*options, f"--format={_FIELDS}", *words, "--"])
@@ -142,14 +104,6 @@ class GitSource:
 
 def _passing(cache: Cache, why: str) -> PlatformError:
     return unreachable(cache.where, f"cannot be read: {why}", is_passing=True)
-
-
-def _entries(answer: bytes) -> Iterator[tuple[str, str, str]]:
-    """Yield path, mode and id of each entry of a tree."""
-    for entry in answer.split(b"\0")[:-1]:
-        head, _, name = entry.partition(b"\t")
-        mode, _, blob = head.decode("ascii").split(" ")
-        yield name.decode("utf-8", "surrogateescape"), mode, blob
 
 
 def _commit(id_: str, email: str, name: str, when: str, subject: str, trailers: str) -> Commit:
@@ -179,8 +133,4 @@ def _text(path: str, content: bytes) -> str:
         raise sourcing.refused_file(path, "is not text in UTF-8") from None
     if "\0" in text:
         raise sourcing.refused_file(path, "is not text: it has NUL in it")
-    if text.startswith(_LFS):
-        raise sourcing.refused_file(
-            path, "is kept in Git LFS, which is not read", "commit the file itself: git lfs untrack"
-        )
     return text
