@@ -101,7 +101,8 @@ def words_of(call: Call) -> tuple[str, tuple[str, ...]]:
     for name in sorted(set().union(*_OPTIONS.values()) - _OPTIONS[word]):
         if getattr(call.options, name) not in (None, False, "", []):
             shown = _NAMES.get(name, f"--{name}")
-            raise UsageError("usage", f"{shown} is not for `handrail deploy {word}`".rstrip())
+            command = f"handrail deploy {word}".rstrip()
+            raise UsageError("usage", f"{shown} is not for `{command}`", hint=f"{command} --help")
     return word, apps
 
 
@@ -205,7 +206,11 @@ def _history(call: Call, names: Sequence[str]) -> int:
     return apps.show_history(call, ref, [answers.ran(call.world, one) for one in found])
 
 
-def _import(call: Call, apps: Sequence[str]) -> int:
+def _import(call: Call, names: Sequence[str]) -> int:
+    """Declare what runs already on a platform, or what Rocksteady knows."""
+    options = call.options
+    if bool(options.platform) == bool(options.rocksteady):
+        raise UsageError("usage", "import from where? --from PLATFORM, or --rocksteady FILE")
     raise NotImplementedError
 
 

@@ -17,9 +17,7 @@ from handrail.errors import UsageError
 if TYPE_CHECKING:
     from handrail.cli.call import Call
     from handrail.core.deciding import Decided
-    from handrail.plans.model import Plan
 
-GUARD = "contraindication"
 _EXIT = {"allow": 0, "refuse": 3, "require": 4}
 
 
@@ -58,6 +56,7 @@ def run(call: Call) -> int:
     """
     from handrail.cli import plan as plans
     from handrail.cli import run as runs
+    from handrail.core import lessons
 
     options = call.options
     decided = verbs.decide(call)
@@ -67,16 +66,9 @@ def run(call: Call) -> int:
         options.because = options.because or options.break_glass or ""
         return runs.go(call, decided)
     plans.show(call, decided.plan)
-    if is_contraindicated(decided.plan) and _is_wanted(call):
+    if lessons.is_refused(decided.plan) and _is_wanted(call):
         return _show(call, _alternative(call, decided))
     return _EXIT[decided.plan.verdict]
-
-
-def is_contraindicated(plan: Plan) -> bool:
-    """Whether a contraindication is what refuses."""
-    return any(
-        one.binding and one.verdict == "refuse" and one.guard == GUARD for one in plan.decisions
-    )
 
 
 def _is_wanted(call: Call) -> bool:

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -20,6 +21,8 @@ from handrail.plans.effect import Effect
 from handrail.plans.model import Breach, Consequence, Decision, Plan, Section
 
 WIDTH = 100
+# An image's digest, as much of it as people compare; `--json` has all.
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 MARKS = {"allow": "ok", "require": ".", "refuse": "x"}
 _MANY = 12
 # What is left of a cell when everything else is too wide as well.
@@ -258,9 +261,10 @@ def _drafted(plan: Plan) -> list[str]:
 
 def _section(section: Section) -> list[str]:
     """Return what a kit says besides: on the title's own line where it is one, cut where many."""
+    shown = [_DIGEST.sub(r"\1", line) for line in section.lines[:_MANY]]
     if len(section.lines) == 1:
-        return [wrap(f"{section.title}: {section.lines[0]}", "  ")]
-    lines = ["  " + wrap(line, "    ") for line in section.lines[:_MANY]]
+        return [wrap(f"{section.title}: {shown[0]}", "  ")]
+    lines = ["  " + wrap(line, "    ") for line in shown]
     more = len(section.lines) - _MANY
     tail = [f"  and {more:,} more: --json shows all"] if more > 0 else []
     return [f"{section.title}:", *lines, *tail]

@@ -49,6 +49,7 @@ class Solo:
             elif mark.kind == "done":
                 self._watched()
                 self._talk.below(())
+                self._talk.end("watch", str(mark.body.get("why", "")).rpartition("; ")[2])
             elif mark.kind in OVER:
                 self._talk.below(())
             if mark.kind in {"undo-done", "undo-failed"}:
