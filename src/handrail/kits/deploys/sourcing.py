@@ -24,7 +24,8 @@ _SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9._][A-Za-z0-9._-]*)@)?(?P<host>[^/:@]+
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 _USER = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,31}")
 _TOKEN = re.compile(r"(gh[a-z]_|github_pat_|glpat-|gldt-|ATBB)")
-_USERINFO = re.compile(r"(?<=://)[^/@\s'\"]*(?:@[^/@\s'\"]*)*@")
+# Up to the last `@`: a password may hold a slash that nobody wrote as `%2F`.
+_USERINFO = re.compile(r"(?<=://)[^\s'\"]*@")
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\xa0]")
 # What `git check-ref-format` refuses, and the words with which a ref is asked for its ancestors.
 _NO_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-/.]|[/.]$|^@$")
@@ -179,6 +180,6 @@ def refused_file(path: str, why: str, hint: str = "") -> UsageError:
 def _refused(text: str, why: str, hint: str = "") -> UsageError:
     return UsageError(
         "source.refused",
-        f"the repository `{masked(text[:200])}` {why}",
+        f"the repository `{masked(text)[:200]}` {why}",
         hint=hint or "https://HOST/PATH.git, ssh://HOST/PATH, USER@HOST:PATH, or a path",
     )
