@@ -119,7 +119,7 @@ class Carrier:
         return error
 
     def _moved(self, url: str, location: str) -> str:
-        target = urljoin(url, location) if location.isascii() and location.isprintable() else ""
+        target = joined(url, location) if location.isascii() and location.isprintable() else ""
         parts = safe_parts(target)
         if not location or parts is None or (parts.scheme == "http" and url.startswith("https:")):
             raise self.failed("sends us to no safe address")
@@ -187,6 +187,14 @@ def base_of(host: str) -> str:
     return f"{'http' if is_here(name_of(host)) else 'https'}://{host}/v2/"
 
 
+def joined(url: str, further: str) -> str:
+    """Return where `further` leads from an address; empty where that cannot be read."""
+    try:
+        return urljoin(url, further)
+    except ValueError:
+        return ""
+
+
 def safe_parts(url: str) -> SplitResult | None:
     """Return the parts of an address that somebody else named; None where it is not to be asked."""
     try:
@@ -220,6 +228,9 @@ def _headers(found: Sequence[tuple[bytes, bytes]]) -> Mapping[str, str]:
 def _deepest(error: BaseException) -> BaseException:
     """Return the cause that says most: what the connection itself ran into."""
     most = (NotReachedError, ssl.SSLError, httpcore.TimeoutException, httpcore.ProtocolError)
-    while error.__cause__ is not None and not isinstance(error, most):
-        error = error.__cause__
+    while not isinstance(error, most):
+        below = error.__cause__ or error.__context__  # the pool leaves the latter alone
+        if below is None:
+            break
+        error = below
     return error

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_SCHEME = re.compile(r"\s*,?\s*([A-Za-z]+)(?:\s+|$)")
+_SCHEME = re.compile(r"\s*,?\s*([A-Za-z]+)(?=[\s,]|$)")
 _PARAMETER = re.compile(
     r'\s*,?\s*([A-Za-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))'  # quoted, or a plain word
 )

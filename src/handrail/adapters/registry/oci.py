@@ -23,11 +23,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from handrail.adapters.registry import manifests
 from handrail.adapters.registry.asking import TIMEOUT_S, Asking, asking
-from handrail.adapters.registry.carrying import base_of
+from handrail.adapters.registry.carrying import base_of, joined
 from handrail.adapters.registry.credentials import Access
 from handrail.adapters.registry.entering import Tokens
 from handrail.errors import HandrailError, PlatformError, UsageError
@@ -173,7 +173,7 @@ def _tags(registry: Asking, at: Reference) -> Iterator[str]:
         following = _NEXT.search(answer.headers.get("link", ""))
         if following is None:
             return
-        path = _next(registry, at, urljoin(urljoin(base, path), following[1]))
+        path = _next(registry, at, joined(f"{base}{path}", following[1]))
     raise registry.failed(f"has more than {PAGES} pages of tags", "delete old ones")
 
 
