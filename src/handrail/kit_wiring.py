@@ -8,6 +8,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from handrail.core.world import Kit
@@ -15,6 +16,7 @@ from handrail.errors import PlatformError, UsageError
 from handrail.kits.deploys import declared
 
 if TYPE_CHECKING:
+    from handrail.adapters.nomad import Where as NomadWhere
     from handrail.core.kit_act import KitAct
     from handrail.core.world import World
     from handrail.estate.model import Estate, Resource
@@ -106,13 +108,37 @@ def _read(world: World, resource: Resource, key: str, address: object, *, is_sec
 
 
 def _platform(world: World, resource: Resource) -> Platform:
-    del world
+    if resource.settings["kind"] == "nomad":
+        from handrail.adapters.nomad import NomadPlatform
+
+        return NomadPlatform(resource.ref, _nomad(world, resource))
     raise _no(resource, "runs no apps")
 
 
 def _machines(world: World, resource: Resource) -> Machines:
-    del world
+    if resource.settings["kind"] == "nomad":
+        from handrail.adapters.nomad import NomadMachines
+
+        return NomadMachines(resource.ref, _nomad(world, resource))
     raise _no(resource, "has no machines")
+
+
+def _nomad(world: World, resource: Resource) -> NomadWhere:
+    from handrail.adapters.nomad import Where
+
+    def file(key: str) -> Path | None:
+        said = str(resource.settings[key])
+        return world.root / Path(said).expanduser() if said else None
+
+    return Where(
+        read(world, resource, "url", is_secret=False) or "http://127.0.0.1:4646",
+        read(world, resource, "token"),
+        str(resource.settings["namespace"]),
+        str(resource.settings["region"]),
+        file("ca"),
+        file("certificate"),
+        file("key"),
+    )
 
 
 def _no(resource: Resource, why: str) -> PlatformError:
@@ -135,7 +161,15 @@ def _registry(world: World, resource: Resource) -> Registry:
 
 
 def _reviews(world: World, resource: Resource) -> Reviews | None:
-    del world
-    if not resource.settings.get("review"):
+    declared = resource.settings.get("review")
+    if not isinstance(declared, Mapping) or not (declared["github"] or declared["gitlab"]):
         return None
-    raise _no(resource, "has no forge that can be asked")
+    from handrail.adapters.forges import GitHubReviews, GitLabReviews
+
+    address, url = declared.get("token"), str(declared["url"])
+    token = ""
+    if address:
+        token = _read(world, resource, "review: token", address, is_secret=True)
+    if declared["github"]:
+        return GitHubReviews(str(declared["github"]), token, world.clock, url)
+    return GitLabReviews(str(declared["gitlab"]), token, world.clock, url)
