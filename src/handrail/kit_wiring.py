@@ -157,7 +157,11 @@ def _registry(world: World, resource: Resource) -> Registry:
     token = read(world, resource, "registry_token")
     named = images.values() if isinstance(images, Mapping) else ()
     hosts = frozenset(parse(str(image).replace("{", "").replace("}", "")).host for image in named)
-    return OciRegistry(world.clock, Access(hosts, read_credentials(token)))
+    credentials = read_credentials(token)
+    if credentials is not None:
+        world.secrets.add(credentials.secret)
+    giver = str(resource.settings["registry_realm"])
+    return OciRegistry(world.clock, Access(hosts, credentials, giver))
 
 
 def _reviews(world: World, resource: Resource) -> Reviews | None:

@@ -69,6 +69,9 @@ APP = {
         default={},
     ),
     "registry-token": Key(SECRET, "`user:password` or a token for the images' registry"),
+    "registry-realm": Key(
+        TEXT, "the host that gives out tokens for that registry, where it is another", default=""
+    ),
     "review": Key(
         Record(
             _review,
