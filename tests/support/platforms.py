@@ -5,6 +5,7 @@ To add one: a class with what `Scene` has, and a line in `SCENES`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Protocol
 
 import pytest
 
+from handrail.adapters.supervisor.starting import Started
 from handrail.kits.deploys.model import File, Rollout, Spec
 from handrail.kits.deploys.ports import Platform
 from handrail.testing.platform import FakePlatform
+from support.supervisor import FILES, free_ports, platform_of, running_supervisor
 
 _LOOKS = 120
 
@@ -27,12 +30,14 @@ class Scene(Protocol):
         job: what its app is called there.
         files: what `text` needs of the app's repository.
         look_s: how long one look waits; many looks are had before a test gives up.
+        image_tasks: the tasks of `text_with_images`, as `group/task`.
     """
 
     platform: Platform
     job: str
     files: Mapping[str, File]
     look_s: float
+    image_tasks: tuple[str, str]
 
     def text(
         self, version: str = "1", *, count: int = 2, is_ill: bool = False, canaries: int = 0
@@ -40,9 +45,9 @@ class Scene(Protocol):
         """Return a specification; `version` is seen in it, and an ill one never gets healthy."""
 
     def text_with_images(self) -> str:
-        """Return one, never to be run, with the tasks `app` and `sidecar` in the group `web`.
+        """Return one, never to be run, with two tasks that have images.
 
-        Both have an image, `registry.example/app:1` and `registry.example/sidecar:1`.
+        They are `registry.example/app:1` and `registry.example/sidecar:1`.
         """
 
     def broken_text(self) -> tuple[str, int]:
@@ -87,6 +92,7 @@ class FakeScene:
 
     job = "shop"
     look_s = 0.0
+    image_tasks = ("web/app", "web/sidecar")
 
     def __init__(self) -> None:
         self.platform: Platform = FakePlatform(looks=2)
@@ -122,6 +128,54 @@ groups:
         return "job: shop\ngroups: {web: {}\n  x: ]\n", 3
 
 
+class SupervisorScene:
+    """A real supervisord, with a web server of two instances."""
+
+    job = "shop"
+    look_s = 1.0
+    image_tasks = ("app/app", "sidecar/sidecar")
+
+    def __init__(self, started: Started, port: int) -> None:
+        self.platform: Platform = platform_of(started)
+        self.files = FILES
+        self._port = port
+
+    def text(
+        self, version: str = "1", *, count: int = 2, is_ill: bool = False, canaries: int = 0
+    ) -> str:
+        ill = '{ILL: "1"}' if is_ill else "{}"
+        return f"""
+app: shop
+files: [app.py]
+update: {{healthy: 0s, deadline: {4 if is_ill else 60}s, canaries: {canaries}}}
+tasks:
+  web:
+    command: [{sys.executable}, app.py, "{version}"]
+    instances: {count}
+    port: {self._port}
+    environment: {ill}
+    check: "http://127.0.0.1:{{port}}/"
+"""
+
+    def text_with_images(self) -> str:
+        return """
+app: shop
+tasks:
+  app: {command: [podman, run, "{image}"], image: "registry.example/app:1"}
+  sidecar: {command: [podman, run, "{image}"], image: "registry.example/sidecar:1"}
+"""
+
+    def broken_text(self) -> tuple[str, int]:
+        return "app: shop\ntasks:\n  web: {command: [run], instances: many}\n", 3
+
+
+@contextmanager
+def _supervisor(request: pytest.FixtureRequest, folder: Path) -> Iterator[Scene]:
+    del request, folder
+    with running_supervisor() as started:
+        yield SupervisorScene(started, free_ports())
+
+
 @contextmanager
 def _fake(request: pytest.FixtureRequest, folder: Path) -> Iterator[Scene]:
     del request, folder
@@ -129,4 +183,4 @@ def _fake(request: pytest.FixtureRequest, folder: Path) -> Iterator[Scene]:
 
 
 Opener = Callable[[pytest.FixtureRequest, Path], AbstractContextManager[Scene]]
-SCENES: dict[str, Opener] = {"fake": _fake}
+SCENES: dict[str, Opener] = {"fake": _fake, "supervisor": _supervisor}
