@@ -112,6 +112,8 @@ def _platform(world: World, resource: Resource) -> Platform:
         from handrail.adapters.nomad import NomadPlatform
 
         return NomadPlatform(resource.ref, _nomad(world, resource))
+    if resource.settings["kind"] == "supervisor":
+        return _supervisor(world, resource)
     raise _no(resource, "runs no apps")
 
 
@@ -139,6 +141,25 @@ def _nomad(world: World, resource: Resource) -> NomadWhere:
         file("certificate"),
         file("key"),
     )
+
+
+def _supervisor(world: World, resource: Resource) -> Platform:
+    from urllib.parse import unquote, urlsplit
+
+    from handrail.adapters.supervisor import SupervisorPlatform
+
+    folder = str(resource.settings["folder"])
+    if not folder:
+        raise UsageError(
+            "platform.address",
+            f"`{resource.ref}` declares no `folder`, where versions of apps are kept",
+            at=resource.place,
+            hint="folder: /srv/apps",
+        )
+    address = read(world, resource, "url", is_secret=False) or "unix:///var/run/supervisor.sock"
+    world.secrets.update({unquote(urlsplit(address).password or "")} - {""})
+    where = (world.root / Path(folder).expanduser()).resolve()
+    return SupervisorPlatform(address, where, world.clock, world.checks)
 
 
 def _no(resource: Resource, why: str) -> PlatformError:
