@@ -70,7 +70,7 @@ class Deploy(Changing):
         try:
             told = reviews.reviewers(commit.id) if reviews else None
         except PlatformError as error:
-            return reviewing.change_of(commit, None, person), (("review", error.message),)
+            return reviewing.change_of(commit, (), person), (("review", error.message),)
         return reviewing.change_of(commit, told, person), ()
 
 

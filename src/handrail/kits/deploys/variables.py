@@ -21,6 +21,7 @@ _QUOTED = re.compile(r'("(?:[^"\\]|\\.)*")\s*(?:(?:#|//).*)?')
 _LIST = re.compile(r'(\[(?:[^\[\]#"]|"(?:[^"\\]|\\.)*")*\])\s*(?:(?:#|//).*)?')
 _BARE = re.compile(r"(-?\d+(?:\.\d+)?|true|false)\s*(?:(?:#|//).*)?")
 _YAML = (".yaml", ".yml", ".json")
+_DEEPEST = 2
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -69,6 +70,9 @@ def _value(written: str, path: str, number: int, name: str) -> str:
 
 def _yaml(text: str, path: str) -> Mapping[str, str]:
     try:
+        line = _too_deep(text)
+        if line is not None:
+            raise _wrong(path, line, "this is nested too deep for variables")
         node = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -88,6 +92,20 @@ def _yaml(text: str, path: str) -> Mapping[str, str]:
             raise _wrong(path, line, f"`{key.value}` is there twice")
         found[key.value] = _told(value, path, line, key.value)
     return found
+
+
+def _too_deep(text: str) -> int | None:
+    """Return the line that nests deeper than variables do; None where none does.
+
+    Event by event: what builds a tree of it ends the process where that is a million deep.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            return int(event.start_mark.line) + 1
+    return None
 
 
 def _told(node: yaml.Node, path: str, line: int, name: str) -> str:
