@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check bench torture torture-short lock clean
+.PHONY: demo demo-deploy test check bench torture torture-short lock clean
 
 demo: $(READY)
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python examples/story-1/demo.py
+
+demo-deploy: $(READY)
+	@$(VENV)/bin/python -m handrail demo deploy
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n auto

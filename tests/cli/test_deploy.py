@@ -136,6 +136,23 @@ def test_several_apps_go_in_waves(tmp_path: Path) -> None:
     assert team.call("deploy", "status", "search", "--json").json["apps"][0]["running"] is None
 
 
+def test_adopted(team: AppTeam) -> None:
+    """A platform that was never adopted refuses, says the command, and is then known by it."""
+    file = team.team.root / "estate" / "apps.yaml"
+    lines = ["platforms:", "  prod:", "    kind: nomad", "    environment: production"]
+    rest = file.read_text().partition("apps:")[2]
+    declared = "\n".join(["environments: {production: {production: true}}", *lines, "apps:"])
+    team.team.commit({"estate/apps.yaml": declared + rest})
+    refused = team.call("deploy", "shop")
+    assert (refused.code, "next: handrail adopt platform/prod" in refused.out) == (3, True)
+    adopted = team.call("adopt", "platform/prod", "--json")
+    assert adopted.json["platform"] == "platform/prod"
+    assert "identity: fake:fake@memory:fake" in file.read_text()
+    team.team.commit()
+    assert team.call("deploy", "shop").code == 0
+    assert team.call("adopt", "platform/prd").code == 2
+
+
 def test_completed(tmp_path: Path) -> None:
     """What may follow a verb is what is declared for it."""
     team = make_app_team(tmp_path, more=True)

@@ -38,7 +38,9 @@ def _candidates(call: Call, words: list[str]) -> Iterable[str]:
         return [command for group in GROUPS.values() for command in group]
     if words[0] in _KINDS:
         return _of_verb(call, words)
-    if words[-2] in {"--on", "--store"} or words[0] == "adopt":
+    if words[0] == "adopt":
+        return [one.ref for one in call.declared.estate.of_kinds(("store", "platform"))]
+    if words[-2] in {"--on", "--store"}:
         many = ["all"] if words[0] in {"plan", "rehearse", "run"} else []
         return [*sorted(call.declared.estate.stores), *many]
     if words[0] == "runs" and len(words) == 2:  # noqa: PLR2004  `runs` and the word to complete

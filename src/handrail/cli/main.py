@@ -21,10 +21,11 @@ from handrail.errors import HandrailError, UsageError, render, sanitise
 GROUPS = {
     "set up": {
         "init": "write a commented start of an estate, or declare a database by its facts",
-        "adopt": "note who a store is, so that another one is never mistaken for it",
+        "adopt": "note who a store or platform is, so that no other is mistaken for it",
         "check": "say what is wrong with the declarations",
         "schema": "print the JSON Schema of a kind of file, for editors",
         "completion": "print a completion script for your shell",
+        "demo": "tell a whole story on this machine, in a folder of its own",
     },
     "change": {
         "plan": "say what an operation would do, and what every guard says",

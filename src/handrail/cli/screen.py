@@ -21,8 +21,8 @@ from handrail.plans.effect import Effect
 from handrail.plans.model import Breach, Consequence, Decision, Plan, Section
 
 WIDTH = 100
-# An image's digest, as much of it as people compare; `--json` has all.
-_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
+# The digest of an image or a file, as much of it as people compare; `--json` has all.
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 MARKS = {"allow": "ok", "require": ".", "refuse": "x"}
 _MANY = 12
 # What is left of a cell when everything else is too wide as well.

@@ -68,7 +68,7 @@ class Solo:
     def _watched(self) -> None:
         """Say that what was begun is there, once."""
         if self._stage != "watching":
-            self._talk.end(self._operation, self._said or "done, as its platform says")
+            self._talk.end(self._operation, "done, as its platform says")
         self._stage = "watching"
 
     def _below(self, stage: str, text: str) -> None:
@@ -103,6 +103,8 @@ class Solo:
         """Say what is wrong; what is right is told by marks."""
         if not ok:
             with self._lock:
+                if stage == "watch":
+                    self._watched()
                 self._talk.end(stage, text, ok=False)
 
     def choose(self, question: str, choices: Mapping[str, str], otherwise: str) -> str:

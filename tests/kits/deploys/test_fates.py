@@ -286,3 +286,14 @@ def test_deployed_then_planned_again_is_empty(versions: list[tuple[str, int, str
             else:
                 assert apps.runs() == was[0]
         assert apps.sources.open("git@git.example:team/shop.git", "main").read(SPEC)
+
+
+def test_what_goes_a_few_at_a_time_is_not_all_at_once() -> None:
+    """Where a platform says how many it replaces at once, that is told, and counts for the risk."""
+    few = DryRun((GroupFate("web", {"destructive": 3}, 1),), ("~",))
+    assert fates.risk_of(few, production=True, needed=("service/till",))[0] == "high"
+    assert [one.detail for one in fates.effects_of("app/shop", "shop", few)] == [
+        "3 of them, 1 at a time"
+    ]
+    whole = DryRun((GroupFate("web", {"destructive": 3}, 3),), ("~",))
+    assert fates.risk_of(whole, production=True, needed=("service/till",))[0] == "critical"

@@ -129,7 +129,8 @@ class SupervisorPlatform:
         before = running.spec.body if running else None
         rolling = self._rolling(spec.job, state, body, is_whole=tasks.EDITED in (before or {}))
         names = sorted({*tasks.tasks(body), *state.placed})
-        fates = tuple(GroupFate(name, _fates(rolling, name)) for name in names)
+        at_once = tasks.update(body).at_once
+        fates = tuple(GroupFate(name, _fates(rolling, name), at_once) for name in names)
         return DryRun(fates, differences(before, body), self._warnings(body))
 
     def apply(self, spec: Spec, token: str, note: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ _KEPT = ("ignore", "in-place", "migrate", "canary")
 def effects_of(app: str, job: str, dry: DryRun) -> tuple[Effect, ...]:
     """Return what a dry run says that would happen; empty where nothing would change."""
     found = tuple(
-        Effect(app, _VERBS[fate], "instances", _name(group, fate), detail=_many(fate, count))
+        Effect(app, _VERBS[fate], "instances", _name(group, fate), detail=_many(group, fate, count))
         for group in dry.groups
         for fate, count in group.counts.items()
         if fate in _VERBS and count
@@ -51,8 +51,10 @@ def count_after(groups: Sequence[GroupFate]) -> int:
 
 def goes_at_once(group: GroupFate) -> bool:
     """Whether every instance of a group goes away at the same time."""
-    lost = group.counts.get("destructive", 0) + group.counts.get("stop", 0)
-    return lost > 0 and not any(group.counts.get(fate, 0) for fate in _KEPT)
+    replaced, stopped = group.counts.get("destructive", 0), group.counts.get("stop", 0)
+    if replaced > group.at_once > 0:
+        return False
+    return replaced + stopped > 0 and not any(group.counts.get(fate, 0) for fate in _KEPT)
 
 
 def risk_of(dry: DryRun, *, production: bool, needed: Sequence[str]) -> tuple[str, str]:
@@ -98,5 +100,7 @@ def _name(group: GroupFate, fate: str) -> str:
     return f"{group.group} (canary)" if fate == "canary" else group.group
 
 
-def _many(fate: str, count: int) -> str:
+def _many(group: GroupFate, fate: str, count: int) -> str:
+    if fate == "destructive" and count > group.at_once > 0:
+        return f"{count} of them, {group.at_once} at a time"
     return f"{count} as canary" if fate == "canary" else f"{count} of them"

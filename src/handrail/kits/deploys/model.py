@@ -68,10 +68,16 @@ Fate = Literal["place", "stop", "in-place", "destructive", "ignore", "canary", "
 
 @dataclass(frozen=True)
 class GroupFate:
-    """What would become of one group's instances: each fate with its count, zeros left out."""
+    """What would become of one group's instances: each fate with its count, zeros left out.
+
+    Attributes:
+        at_once: how many are replaced at the same time; 0 where the platform counts the first
+            batch alone as `destructive`, and the rest as `ignore`.
+    """
 
     group: str
     counts: Mapping[str, int]
+    at_once: int = 0
 
 
 @dataclass(frozen=True)
