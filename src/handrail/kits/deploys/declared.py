@@ -5,6 +5,8 @@ An app is declared with where its specification lies; a platform with how it is 
 
 from __future__ import annotations
 
+import re
+
 from handrail.errors import Place
 from handrail.estate.kinds import ADDRESS, SECRET
 from handrail.estate.shapes import (
@@ -24,6 +26,7 @@ from handrail.operations.model import Operation, Parameter, Selector, Undo, Watc
 
 KIT = "deploys"
 _PLACE = Place("kit deploys")
+_TASK = re.compile(r"[^\s/]{1,128}(/[^\s/]{1,128})?")
 _UNDO = Undo("act")
 
 
@@ -64,8 +67,9 @@ APP = {
     "job": Key(TEXT, "its name on the platform; else what the specification says", default=""),
     "branch": Key(TEXT, "what is deployed where nobody says --ref", default="main"),
     "images": Key(
-        MapOf(TEXT),
-        "task to the image that it runs; `{commit}` and `{branch}` may stand in its tag",
+        MapOf(TEXT, _TASK),
+        "task (`web`, or `group/web`) to the image that it runs; in its tag may stand `{commit}`,"
+        " `{short}` and `{branch}`",
         default={},
     ),
     "registry-token": Key(SECRET, "`user:password` or a token for the images' registry"),
