@@ -35,7 +35,7 @@ _OPTIONS = {
     "rollback": _DOING | {"to"},
     "status": frozenset[str](),
     "history": frozenset[str](),
-    "import": frozenset({"platform", "rocksteady", "into"}),
+    "import": frozenset({"platform", "rocksteady", "into", "registry", "repository"}),
 }
 _NAMES = {"without": "--except", "platform": "--from", "break_glass": "--break-glass"}
 ONE = "handrail deploy {} APP"
@@ -68,10 +68,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--to", type=int, metavar="RUN", help="rollback: to what that run deployed")
     parser.add_argument(
-        "--from", dest="platform", metavar="PLATFORM", help="import: what runs on a platform"
+        "--from",
+        dest="platform",
+        metavar="PLATFORM",
+        help="import: what runs on a platform; with --rocksteady, the one that it deployed to",
     )
     parser.add_argument(
-        "--rocksteady", metavar="FILE", help="import: apps of Rocksteady, as its API gives them"
+        "--rocksteady", metavar="FILE", help="import: apps of Rocksteady, its table as JSON"
+    )
+    parser.add_argument(
+        "--registry", default="", metavar="HOST", help="import: where Rocksteady's ECR images are"
+    )
+    parser.add_argument(
+        "--repository",
+        default="",
+        metavar="URL",
+        help="import: apps' git repositories, with {name} in it; else this one",
     )
     parser.add_argument(
         "--into", metavar="DIR", help="import: where specifications are written; else `imported`"
@@ -208,10 +220,14 @@ def _history(call: Call, names: Sequence[str]) -> int:
 
 def _import(call: Call, names: Sequence[str]) -> int:
     """Declare what runs already on a platform, or what Rocksteady knows."""
+    from handrail.cli import importing
+
     options = call.options
-    if bool(options.platform) == bool(options.rocksteady):
+    if names:
+        raise UsageError("usage", "`import` takes no apps", hint="handrail deploy import --help")
+    if not (options.platform or options.rocksteady):
         raise UsageError("usage", "import from where? --from PLATFORM, or --rocksteady FILE")
-    raise NotImplementedError
+    return importing.run(call)
 
 
 _OTHERS: Mapping[str, Callable[[Any, Sequence[str]], int]] = {
