@@ -300,6 +300,7 @@ CODES: dict[str, str] = {
     "api.too-many": "More requests came with this token than are answered.",
     "api.repeated": "The idempotency key was used for another request, or for one under way.",
     "api.draining": "The server is about to end, and begins nothing.",
+    "api.broken": "The server cannot answer now; its own log says why.",
     "server.listen": "The server cannot listen there.",
     "server.running": "Another server works on the same state.",
     "server.extra": "A package that the server needs is not installed.",

@@ -9,6 +9,7 @@ import pytest
 
 from handrail.api import shapes
 from handrail.api.health import health_routes
+from handrail.api.hooks import hook_routes
 from handrail.api.route import Route, nothing
 from handrail.api.routes import ROUTES, approvals, questions
 from handrail.core import people
@@ -68,7 +69,7 @@ def ask(served: Served, route: Route, token: str | None) -> int:
 def test_every_address_has_a_rule() -> None:
     """Every address names a role, and asks for it on the resource that it names, if it names one.
 
-    Nothing else is served but health, readiness, metrics and the description.
+    Nothing else is served but health, readiness, metrics, the description, and what is signed.
     """
     for route in ROUTES:
         assert route.role in ROLES
@@ -77,6 +78,8 @@ def test_every_address_has_a_rule() -> None:
         assert (route.on is not nothing) == (names_one or begins), route.name
     open_ones = [one.path for one in health_routes(None)]  # type: ignore[arg-type]  # only listed
     assert open_ones == ["/healthz", "/readyz", "/metrics", "/v1/openapi.json"]
+    signed = [one.path for one in hook_routes(None)]  # type: ignore[arg-type]  # only listed
+    assert signed == ["/hooks/deploy/{app}"]
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=NAMES)

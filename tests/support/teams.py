@@ -175,12 +175,13 @@ class Team:
 
     def world(self, person: str = ANA, **ports: Any) -> World:
         """Return the real world as a person has it; `ports` replace what a test needs replaced."""
-        return replace(wiring.world(self.root, self.state, self.environment_of(person)), **ports)
+        made = wiring.world(self.root, self.state, self.environment_of(person), wiring.kits())
+        return replace(made, **ports)
 
     @property
     def declared(self) -> Declared:
         """What the repository declares now."""
-        return wiring.declared(self.root, ())
+        return wiring.declared(self.root, wiring.kits())
 
     def call(self, *words: str, person: str = ANA, cwd: Path | None = None) -> Answer:
         """Call the command line in this process, as a person would in the repository."""

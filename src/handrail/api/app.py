@@ -9,10 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
-import re
-import time
-import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,13 +17,26 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as Address
 
-from handrail.api import logs, once, problems, telemetry
+from handrail.api import logs, once, problems
+from handrail.api.answering import (
+    ALL_METHODS,
+    HEADERS,
+    JSON,
+    Slow,
+    body_of,
+    is_json,
+    logged,
+    not_allowed,
+    problem,
+    request_id,
+    told_defect,
+)
 from handrail.api.health import health_routes
-from handrail.api.problems import problem_of, status_of
+from handrail.api.hooks import hook_routes
 from handrail.api.route import Answer, Asked, Route
 from handrail.api.routes import ROUTES
 from handrail.api.server import Server
@@ -36,15 +45,7 @@ from handrail.core.people import Token
 from handrail.core.world import Declared
 from handrail.errors import HandrailError, RefusedError, UsageError
 from handrail.plans import decoding
-from handrail.plans.canonical import encode_plain, sha256
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
-_JSON = "application/json"
+from handrail.plans.canonical import encode_plain
 
 
 def make_app(server: Server) -> Starlette:
@@ -53,17 +54,13 @@ def make_app(server: Server) -> Starlette:
     for route in ROUTES:
         addresses.setdefault(route.path, {})[route.method] = route
     found = [
-        Address(_pattern(path), _endpoint(server, of), methods=_ALL)
+        Address(_pattern(path), _endpoint(server, of), methods=ALL_METHODS)
         for path, of in addresses.items()
     ]
     return Starlette(
-        routes=[*health_routes(server), *found],
+        routes=[*health_routes(server), *hook_routes(server), *found],
         exception_handlers={HTTPException: _unknown, Exception: _defect},
     )
-
-
-# All of them come to us: an unknown one is a problem document, too.
-_ALL = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"]
 
 
 def _pattern(path: str) -> str:
@@ -73,57 +70,21 @@ def _pattern(path: str) -> str:
 async def _unknown(request: Request, error: Exception) -> Response:
     del error
     said = UsageError("api.not-found", "there is nothing at that address", hint="/v1/openapi.json")
-    return _problem(said, _request_id(request))
+    return problem(said, request_id(request))
 
 
 async def _defect(request: Request, error: Exception) -> Response:
-    return _told_defect(error, _request_id(request))
-
-
-def _told_defect(error: Exception, name: str) -> Response:
-    logs.tell(
-        "defect", level="error", request=name, trace="".join(traceback.format_exception(error))
-    )
-    said = HandrailError("internal", "a defect of Handrail", hint="the server's log has more")
-    return _problem(said, name)
-
-
-def _request_id(request: Request) -> str:
-    known: str = getattr(request.state, "name", "")
-    if not known:
-        given = request.headers.get("x-request-id", "")
-        known = (
-            given if _REQUEST_ID.fullmatch(given) else sha256(f"{id(request)}{time.time_ns()}")[:16]
-        )
-        request.state.name = known
-    return known
+    return told_defect(error, request_id(request))
 
 
 def _endpoint(server: Server, of: Mapping[str, Route]) -> Callable[[Request], Any]:
     """Return what answers requests of every method to one address."""
 
     async def answer(request: Request) -> Response:
-        name, began = _request_id(request), time.perf_counter()
         method = "GET" if request.method == "HEAD" else request.method
         route = of.get(method)
         label = route.name if route else f"? {request.scope['route'].path}"
-        with telemetry.span("request", route=label, request=name):
-            response = await _answer(server, route, request, of)
-        seconds = time.perf_counter() - began
-        server.metrics.requests.labels(label, str(response.status_code)).inc()
-        server.metrics.request_s.labels(label).observe(seconds)
-        token: Token | None = getattr(request.state, "token", None)
-        logs.tell(
-            "request",
-            request=name,
-            route=label,
-            status=response.status_code,
-            ms=round(seconds * 1000, 1),
-            person=token.person if token else None,
-            token=token.id if token else None,
-        )
-        response.headers["X-Request-Id"] = name
-        return response
+        return await logged(server, request, label, lambda: _answer(server, route, request, of))
 
     return answer
 
@@ -131,44 +92,27 @@ def _endpoint(server: Server, of: Mapping[str, Route]) -> Callable[[Request], An
 async def _answer(
     server: Server, route: Route | None, request: Request, of: Mapping[str, Route]
 ) -> Response:
-    name = _request_id(request)
-    try:
-        if route is None:
-            allowed = ", ".join(sorted(of))
-            said = UsageError("api.method", f"this address takes {allowed}")
-            return _problem(said, name, {"Allow": allowed})
-        token = await _person(server, request)
-        _insist_on_time(server, route, token)
-        query = _query(route, request)
-        content = await _content(server, route, request)
-        body = _body(route, content)
-        key = request.headers.get("idempotency-key", "") if route.is_once else ""
-        return await run_in_threadpool(
-            _do, server, route, token, dict(request.path_params), query, body, key, name, content
-        )
-    except _Slow as slow:
-        many = RefusedError("api.too-many", f"too many requests; the next in {slow.wait_s} s")
-        return _problem(many, name, {"Retry-After": str(slow.wait_s)})
-    except HandrailError as error:
-        return _problem(error, name)
-    except ClientDisconnect:
-        return Response(status_code=400)
-    except Exception as error:  # noqa: BLE001  the last place: a defect is told, and survived
-        return _told_defect(error, name)
+    name = request_id(request)
+    if route is None:
+        return not_allowed(", ".join(sorted(of)), name)
+    token = await _person(server, request)
+    _insist_on_time(server, route, token)
+    query = _query(route, request)
+    content = await _content(server, route, request)
+    body = _body(route, content)
+    key = request.headers.get("idempotency-key", "") if route.is_once else ""
+    return await run_in_threadpool(
+        _do, server, route, token, dict(request.path_params), query, body, key, name, content
+    )
 
 
 def _insist_on_time(server: Server, route: Route, token: Token) -> None:
     """Raise when the server does not take this request now."""
     wait_s = server.limits.wait_s(token.id)
     if wait_s:
-        raise _Slow(wait_s)
+        raise Slow(wait_s)
     if server.is_draining and route.begins:
         raise RefusedError("api.draining", "the server is about to end: it begins nothing")
-
-
-class _Slow(Exception):  # noqa: N818  no error: an answer
-    def __init__(self, wait_s: int) -> None:
-        self.wait_s = wait_s
 
 
 async def _person(server: Server, request: Request) -> Token:
@@ -182,7 +126,7 @@ async def _person(server: Server, request: Request) -> Token:
     except RefusedError:
         wait_s = server.wrong.wait_s(client)
         if wait_s:
-            raise _Slow(wait_s) from None
+            raise Slow(wait_s) from None
         raise
     request.state.token = token
     return token
@@ -203,34 +147,13 @@ def _query(route: Route, request: Request) -> Any:
 
 
 async def _content(server: Server, route: Route, request: Request) -> bytes:
-    """Return the body, within its bounds of size and time."""
-    bounds = server.bounds
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > bounds.body_bytes:
-        raise _too_large(bounds.body_bytes)
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(bounds.body_s):
-            async for piece in request.stream():
-                size += len(piece)
-                if size > bounds.body_bytes:
-                    raise _too_large(bounds.body_bytes)
-                pieces.append(piece)
-    except TimeoutError:
-        raise UsageError(
-            "api.too-slow", f"the body did not arrive within {bounds.body_s:.0f} s"
-        ) from None
-    if size and route.body is None:
+    """Return the body, where the address takes one."""
+    content = await body_of(server.bounds, request)
+    if content and route.body is None:
         raise UsageError("api.request", "this address takes no body")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if route.body is not None and kind != _JSON:
-        raise UsageError("api.request", f"the body must be {_JSON}")
-    return b"".join(pieces)
-
-
-def _too_large(limit: int) -> UsageError:
-    return UsageError("api.too-large", f"a body has at most {limit:,} bytes")
+    if route.body is not None and not is_json(request):
+        raise UsageError("api.request", f"the body must be {JSON}")
+    return content
 
 
 def _body(route: Route, content: bytes) -> Any:
@@ -267,7 +190,7 @@ def _do(
 
 
 def _response(answered: Answer, name: str) -> Response:
-    headers = {**_HEADERS, **answered.headers}
+    headers = {**HEADERS, **answered.headers}
     if answered.stream is not None:
         return StreamingResponse(
             _guarded(answered.stream, name), headers=headers, media_type=answered.content_type
@@ -293,14 +216,3 @@ def _encoded(value: Any) -> bytes:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:  # a name of a file that is no UTF-8
         return encode_plain(msgspec.to_builtins(value)).encode()
-
-
-def _problem(error: HandrailError, name: str, headers: Mapping[str, str] | None = None) -> Response:
-    status = status_of(error)
-    more = dict(headers or {})
-    if status == 401:  # noqa: PLR2004  who are you
-        more["WWW-Authenticate"] = "Bearer"
-    if status in {429, 503}:
-        more.setdefault("Retry-After", "5")
-    content = msgspec.json.encode(problem_of(error, name))
-    return Response(content, status, {**_HEADERS, **more}, media_type=problems.CONTENT_TYPE)

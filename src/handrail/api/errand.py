@@ -41,6 +41,7 @@ from handrail.core import (
 from handrail.core.deciding import Decided
 from handrail.core.world import Declared, World
 from handrail.errors import HandrailError, UsageError
+from handrail.kits.deploys import hooking
 from handrail.plans.canonical import encode_plain, plain
 from handrail.plans.schedule import Due
 from handrail.ports import Engine
@@ -54,13 +55,14 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What an errand is told to do.
 
     Attributes:
-        kind: `rehearse`, `run`, `resume`, `undo`; `due`: one time of a schedule; or `backup`:
-            of the store `on`.
-        operation: its name, or the digest of a plan; for `rehearse` and `run`.
+        kind: `rehearse`, `run`, `resume`, `undo`; `due`: one time of a schedule; `backup`: of the
+            store `on`; or `hook`: a push that a web hook told.
+        operation: its name, or the digest of a plan; for `rehearse` and `run`. For `hook` the app.
         number: of the run, for `resume` and `undo`.
         schedule: its key, for `due`.
         time: what is due, ISO 8601 UTC, for `due` and `backup`.
         begins_at: the same with its jitter.
+        delivery: which push, for `hook`.
     """
 
     kind: str
@@ -78,6 +80,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     schedule: str = ""
     time: str = ""
     begins_at: str = ""
+    delivery: str = ""
 
 
 class SayingTalk:
@@ -157,9 +160,8 @@ def do(world: World, declared: Declared, asked: Ask, talk: SayingTalk, say: Say)
     def opened(number: int) -> None:
         say({"event": "begun", "run": number})
 
-    if asked.kind in {"due", "backup"}:
-        act = _due if asked.kind == "due" else _back_up
-        return act(world, declared, asked, talk)
+    if asked.kind in {"due", "backup", "hook"}:
+        return _by_itself(world, declared, asked, talk, opened)
     if asked.kind in {"resume", "undo"}:
         decided = recalling.recorded(world, declared, asked.number, None)
         opened(asked.number)
@@ -196,6 +198,23 @@ def do(world: World, declared: Declared, asked: Ask, talk: SayingTalk, say: Say)
     return _ended(decided, outcome=plain(outcome), exit_code=outcome.exit_code)
 
 
+def _by_itself(
+    world: World,
+    declared: Declared,
+    asked: Ask,
+    talk: SayingTalk,
+    opened: Callable[[int], None],
+) -> dict[str, Any]:
+    """Do what no person asked for now: what is due, and what a web hook told."""
+    match asked.kind:
+        case "due":
+            return _due(world, declared, asked, talk)
+        case "backup":
+            return _back_up(world, declared, asked, talk)
+        case _:
+            return _hook(world, declared, asked, talk, opened)
+
+
 def _due(world: World, declared: Declared, asked: Ask, talk: SayingTalk) -> dict[str, Any]:
     """Plan, judge and run one due time; what becomes of it is recorded whatever is said here."""
     operation = declared.operations.get(asked.operation)
@@ -207,6 +226,21 @@ def _due(world: World, declared: Declared, asked: Ask, talk: SayingTalk) -> dict
             if outcome is not None:
                 return {"outcome": plain(outcome), "exit_code": outcome.exit_code}
     return {"exit_code": 0}
+
+
+def _hook(
+    world: World,
+    declared: Declared,
+    asked: Ask,
+    talk: SayingTalk,
+    opened: Callable[[int], None],
+) -> dict[str, Any]:
+    """Plan, judge and run one push; what becomes of it is recorded whatever is said here."""
+    engines = _engines(declared, talk)
+    outcome = hooking.carry_out(world, declared, asked.operation, asked.delivery, engines, opened)
+    if outcome is None:
+        return {"exit_code": 0}
+    return {"outcome": plain(outcome), "exit_code": outcome.exit_code}
 
 
 def _engines(declared: Declared, talk: SayingTalk) -> Callable[[World], Engine]:

@@ -69,6 +69,12 @@ class Metrics:
         self.approvals = Counter(
             "handrail_approvals_total", "Approvals that were recorded here.", registry=registry
         )
+        self.hooks = Counter(
+            "handrail_hooks_total",
+            "Web hooks that were signed, by what they came to first.",
+            ("state",),
+            registry=registry,
+        )
         self.commit_s = Histogram(
             "handrail_journal_commit_seconds",
             "Time until a record of the journal is durable.",

@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
+from handrail.api import hooks
 from handrail.api.problems import CONTENT_TYPE, Problem
 from handrail.api.route import Route
 from handrail.api.routes import ROUTES
+from handrail.kits.deploys.hook_bodies import Pushed
 
 _AT = "#/components/schemas/{name}"
 _PARTS: dict[str, dict[str, Any]] = {
@@ -23,7 +25,7 @@ _PARTS: dict[str, dict[str, Any]] = {
 # What any address may answer besides what it is for.
 _ERRORS = {
     "400": "The request is not as described.",
-    "401": "No token, or one that counts no more.",
+    "401": "No token or signature, or one that counts no more.",
     "403": "The person may not do that there.",
     "404": "There is no such thing.",
     "408": "The body did not arrive in time.",
@@ -49,11 +51,14 @@ def description() -> dict[str, Any]:
     types = [t for route in ROUTES for t in (route.body, route.query, route.answer) if t]
     # The query's own keys become parameters; only what they refer to is a component.
     _, components = msgspec.json.schema_components(
-        [*dict.fromkeys(types), Problem], ref_template=_AT
+        [*dict.fromkeys(types), Problem, Pushed, hooks.Hooked],
+        ref_template=_AT,
+        schema_hook=_any,
     )
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, components)
+    paths[hooks.PATH] = {"post": _hook()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -70,10 +75,31 @@ def description() -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "handrail tokens create",
-                }
+                },
+                "signature": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "X-Handrail-Signature",
+                    "description": "`t=<unix time>,v1=<hex>`: HMAC-SHA256 of `<unix time>.<body>` "
+                    "with the app's `auto.secret`, at most five minutes old.",
+                },
+                "forge": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "X-Hub-Signature-256",
+                    "description": "`sha256=<hex>`: of the body alone, as GitHub, Gitea and "
+                    "Forgejo sign it.",
+                },
             },
         },
     }
+
+
+def _any(kind: type) -> dict[str, Any]:
+    """Return the schema of what a kit keeps in its own form: any JSON value."""
+    if kind is object:
+        return {"description": "any JSON value"}
+    raise NotImplementedError
 
 
 def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +117,33 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
             "content": {"application/json": {"schema": {"$ref": schema}}},
         }
     return said
+
+
+def _hook() -> dict[str, Any]:
+    """Return the one address that wants a signature, and no token."""
+
+    def answered(said: str) -> dict[str, Any]:
+        schema = {"$ref": _AT.format(name="Hooked")}
+        return {"description": said, "content": {"application/json": {"schema": schema}}}
+
+    name = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"}
+    pushed = {"schema": {"$ref": _AT.format(name="Pushed")}}
+    return {
+        "summary": hooks.DOES,
+        "description": "No role: what a push begins is judged like any other, and asked for by "
+        "`ci@hooks/<app>`. A forge's own push event is taken in the place of this body.",
+        "operationId": "post_hooks_deploy",
+        "security": [{"signature": []}, {"forge": []}],
+        "parameters": [{"name": "app", "in": "path", "required": True, "schema": name}],
+        "requestBody": {"required": True, "content": {"application/json": pushed}},
+        "responses": {
+            "200": answered("It was ignored, or came before: then its first answer."),
+            "202": answered(
+                "It is taken: begun, waiting for an approval, refused, or not yet known."
+            ),
+            **_errors(),
+        },
+    }
 
 
 def _name(route: Route) -> str:

@@ -23,6 +23,7 @@ STATUS: Mapping[str, int] = {
     "auth.missing": 401,
     "auth.expired": 401,
     "auth.revoked": 401,
+    "deploys.hook": 401,
     "auth.forbidden": 403,
     "keys.own-run": 403,
     "keys.not-allowed": 403,
@@ -42,6 +43,7 @@ STATUS: Mapping[str, int] = {
     "api.too-large": 413,
     "api.too-many": 429,
     "api.draining": 503,
+    "api.broken": 503,
     "internal": 500,
 }
 _BY_CLASS: tuple[tuple[type[HandrailError], int], ...] = (

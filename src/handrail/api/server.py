@@ -27,6 +27,7 @@ class Bounds:
         body_s: the longest time that a body may take to arrive.
         head_s: the longest time that a request's first lines may take to arrive.
         at_once: rehearsals and runs that are under way at once.
+        hooks_per_minute: pushes to one app that web hooks may tell.
         connections: that are open at once.
     """
 
@@ -37,6 +38,7 @@ class Bounds:
     body_s: float = 10.0
     head_s: float = 10.0
     at_once: int = 16
+    hooks_per_minute: int = 30
     connections: int = 512
 
 
@@ -53,6 +55,9 @@ class Server:
         self.errands = Errands(world, bounds.at_once, self._hear)
         self.limits = Limits(bounds.per_s, bounds.burst, elapsed_s)
         self.wrong = Limits(bounds.wrong_per_minute / 60, bounds.wrong_per_minute, elapsed_s)
+        # Web hooks have no token: they are counted by where they come from, and by app.
+        self.hooks_from = Limits(bounds.per_s, bounds.burst, elapsed_s)
+        self.hooks_of = Limits(bounds.hooks_per_minute / 60, bounds.hooks_per_minute, elapsed_s)
         self.is_draining = False
 
     def _hear(self, errand: Errand, event: Mapping[str, Any]) -> None:

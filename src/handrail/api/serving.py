@@ -128,6 +128,7 @@ class _Life:
             ticking.walks(self._engine),
             ticking.schedules,
             ticking.backups,
+            ticking.pushes,
             ticking.notices,
         )
         looking = [asyncio.create_task(self._tick(tick)) for tick in ticks]

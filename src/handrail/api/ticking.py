@@ -3,6 +3,8 @@
 Rules:
 - Each is looked at again and again; a mistake is logged, and the next look comes all the same.
 - What is due is begun as an errand, a process of its own: no schedule waits for another.
+- A push that a web hook told, and that nobody carries out, is begun with; so is one that was
+  approved meanwhile.
 - A walk that another process drives stays its own until that process is gone.
 """
 
@@ -13,13 +15,14 @@ from dataclasses import replace
 from typing import cast
 
 from handrail import wiring
-from handrail.api import logs
+from handrail.api import hooks, logs
 from handrail.api.errand import Ask
 from handrail.api.server import Server
 from handrail.api.targets import on_of
 from handrail.core import acts, backing_up, notifying, scheduling
 from handrail.core.schedule_records import target_of
 from handrail.core.world import Declared
+from handrail.kits.deploys import hooking
 from handrail.plans.canonical import time_text
 from handrail.plans.schedule import Due
 from handrail.ports import Engine
@@ -27,6 +30,7 @@ from handrail.ports import Engine
 # Called with the server; returns after how many seconds to be called again.
 Tick = Callable[[Server], float]
 _WALKS_S = 15.0
+_PUSHES_S = 3.0
 
 
 class SilentTalk:
@@ -136,6 +140,15 @@ def _begin(server: Server, declared: Declared, due: Due) -> None:
     target = target_of(declared.operations[due.operation], due.schedule)
     errand = server.errands.begin(ask, on_of(declared, target))
     logs.tell("due", operation=due.operation, time=time, errand=errand.id)
+
+
+def pushes(server: Server) -> float:
+    """Begin with pushes that were left, or have been approved."""
+    if server.is_draining:
+        return _WALKS_S
+    for one in hooking.ready(server.world):
+        hooks.begin(server, server.declarations.now(at_once=True), one.app, one.id)
+    return _PUSHES_S
 
 
 def notices(server: Server) -> float:

@@ -61,6 +61,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="requests a second that a token may make in the long run; 20 when left out",
     )
     parser.add_argument(
+        "--hook-rate",
+        type=int,
+        default=30,
+        metavar="N",
+        help="pushes to one app that web hooks may tell in a minute; 30 when left out",
+    )
+    parser.add_argument(
         "--patience",
         type=float,
         default=10.0,
@@ -82,8 +89,9 @@ def run(call: Call) -> int:
     for file in (options.certificate, options.key):
         if file and not Path(file).is_file():
             raise UsageError("server.listen", f"there is no file {file}")
-    if options.at_once < 1 or min(options.rate, options.patience) <= 0 or options.grace < 0:
-        raise UsageError("usage", "--at-once, --rate and --patience are above 0")
+    least = min(options.at_once, options.hook_rate)
+    if least < 1 or min(options.rate, options.patience) <= 0 or options.grace < 0:
+        raise UsageError("usage", "--at-once, --rate, --hook-rate and --patience are above 0")
     listening = serving.Listening(
         address="" if options.listen == "none" else options.listen,
         path=Path(options.socket).absolute() if options.socket else None,
@@ -99,6 +107,7 @@ def run(call: Call) -> int:
         burst=max(1, int(options.rate * 3)),
         wrong_per_minute=max(30, int(options.rate)),
         at_once=options.at_once,
+        hooks_per_minute=options.hook_rate,
         head_s=options.patience,
         body_s=options.patience,
     )
