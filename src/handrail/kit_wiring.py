@@ -144,9 +144,7 @@ def _nomad(world: World, resource: Resource) -> NomadWhere:
 
 
 def _supervisor(world: World, resource: Resource) -> Platform:
-    from urllib.parse import unquote, urlsplit
-
-    from handrail.adapters.supervisor import SupervisorPlatform
+    from handrail.adapters.supervisor import SupervisorPlatform, password_of
 
     folder = str(resource.settings["folder"])
     if not folder:
@@ -157,7 +155,7 @@ def _supervisor(world: World, resource: Resource) -> Platform:
             hint="folder: /srv/apps",
         )
     address = read(world, resource, "url", is_secret=False) or "unix:///var/run/supervisor.sock"
-    world.secrets.update({unquote(urlsplit(address).password or "")} - {""})
+    world.secrets.update({password_of(address)} - {""})
     where = (world.root / Path(folder).expanduser()).resolve()
     return SupervisorPlatform(address, where, world.clock, world.checks)
 

@@ -37,6 +37,14 @@ class FaultError(PlatformError):
     number = 0
 
 
+def password_of(address: str) -> str:
+    """Return the password that stands in an address; empty for none."""
+    try:
+        return unquote(urlsplit(address).password or "")
+    except ValueError:
+        return ""
+
+
 class _Local(http.client.HTTPConnection):
     """HTTP over a socket of this machine."""
 

@@ -67,7 +67,9 @@ _STOP = Record(
 TASK = Record(
     _task,
     {
-        "command": Key(ListOf(_WORD), "the program and its words; no shell reads it"),
+        "command": Key(
+            ListOf(_WORD), "the program and its words; no shell reads them", required=True
+        ),
         "instances": Key(COUNT, "how many run", default=1),
         "port": Key(COUNT, "of instance 0, each next one has the next; also in $PORT"),
         "image": Key(_WORD, "what `{image}` stands for, where the program runs one"),
