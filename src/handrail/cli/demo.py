@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -318,12 +319,10 @@ def _make_key(path: Path) -> str:
 
 
 def _free_ports() -> int:
-    """Return a port that is free now, and the next one, too."""
+    """Return a port that is free now, and so is the next one; no connection is given them."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port: int = first.getsockname()[1]
-            try:
-                with socket.create_server(("127.0.0.1", port + 1)):
-                    return port
-            except (OSError, OverflowError):
-                continue
+        port = secrets.choice(range(18_000, 28_000, 2))
+        with suppress(OSError):
+            for one in (port, port + 1):
+                socket.create_server(("127.0.0.1", one)).close()
+            return port

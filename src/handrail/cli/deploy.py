@@ -12,6 +12,7 @@ examples:
   handrail deploy history shop                  what ran when, from which commit, by whom
   handrail deploy rollback shop                 the version before; --to RUN for another
   handrail deploy import --from platform/prod   declare what a platform runs already
+  handrail deploy import --rocksteady apps.json
 
 Exit code: as of `handrail run`; of `status`, `history` and `import` 0.
 """
@@ -222,10 +223,7 @@ def _import(call: Call, names: Sequence[str]) -> int:
     """Declare what runs already on a platform, or what Rocksteady knows."""
     from handrail.cli import importing
 
-    options = call.options
-    if names:
-        raise UsageError("usage", "`import` takes no apps", hint="handrail deploy import --help")
-    if not (options.platform or options.rocksteady):
+    if names or not (call.options.platform or call.options.rocksteady):
         raise UsageError("usage", "import from where? --from PLATFORM, or --rocksteady FILE")
     return importing.run(call)
 
