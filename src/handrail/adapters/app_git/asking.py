@@ -39,12 +39,12 @@ _SETTINGS = (
 )
 _SSH = "-o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=5 -o ServerAliveCountMax=4"
 _BLOCK_BYTES = 512
-_SHELL = 128  # a shell adds it to the number of the signal that ended what it ran
 _SAID_BYTES = 16 * 1024
 _SHOWN_CHARACTERS = 300
-_BOUNDED = 'ulimit -f "$1" 2>/dev/null; shift; exec "$@"'
+# The signal is turned off: git then says what is wrong instead of dying of it.
+_BOUNDED = 'trap "" XFSZ; ulimit -f "$1" 2>/dev/null; shift; exec "$@"'
 
-_TOO_LARGE = re.compile(r"died of signal 25|File too large|file size limit", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"file too large|file size limit", re.IGNORECASE)
 _NOT_ALLOWED = re.compile(r"transport '[^']*' not allowed")
 _GONE = re.compile(r"couldn't find remote ref")
 # What git and its helpers say -> why, and what to do. The first that fits counts.
@@ -230,7 +230,7 @@ def failed(where: Where, done: Done) -> Exception:
         )
     if _GONE.search(said):
         return UsageError("source.no-ref", f"{masked(where.address)} has not got that any more")
-    if _TOO_LARGE.search(said) or done.code == _SHELL + signal.SIGXFSZ:
+    if _TOO_LARGE.search(said):
         return unreachable(
             where,
             "sends more than is taken: it is too large",

@@ -162,7 +162,11 @@ class Cache:
                 self._make_anew()
             else:
                 return
-        self._fetch(f"--depth={self.limits.depth}", "--filter=blob:none", *specs)
+        try:
+            self._fetch(f"--depth={self.limits.depth}", "--filter=blob:none", *specs)
+        except TooLargeError:
+            self._make_anew()
+            raise
         (self.folder / _NARROW).touch()
 
     def _has_refs(self) -> bool:
