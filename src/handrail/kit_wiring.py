@@ -122,6 +122,8 @@ def _machines(world: World, resource: Resource) -> Machines:
         from handrail.adapters.nomad import NomadMachines
 
         return NomadMachines(resource.ref, _nomad(world, resource))
+    if resource.settings["kind"] == "autoscaling":
+        return _autoscaling(world, resource)
     raise _no(resource, "has no machines")
 
 
@@ -158,6 +160,22 @@ def _supervisor(world: World, resource: Resource) -> Platform:
     world.secrets.update({password_of(address)} - {""})
     where = (world.root / Path(folder).expanduser()).resolve()
     return SupervisorPlatform(address, where, world.clock, world.checks)
+
+
+def _autoscaling(world: World, resource: Resource) -> Machines:
+    try:
+        from handrail.adapters.autoscaling.asking import Aws
+        from handrail.adapters.autoscaling.machines import AutoscalingMachines
+    except ModuleNotFoundError as error:
+        raise PlatformError(
+            "platform.extra",
+            f"`{resource.ref}` needs the package that speaks to AWS",
+            at=resource.place,
+            hint="pip install 'handrail[aws]'",
+        ) from error
+    address = read(world, resource, "url", is_secret=False)
+    region = str(resource.settings["region"])
+    return AutoscalingMachines(Aws(resource.ref, region, address, world.environment))
 
 
 def _no(resource: Resource, why: str) -> PlatformError:

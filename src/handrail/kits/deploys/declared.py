@@ -50,6 +50,9 @@ PLATFORM = {
     "ca": Key(TEXT, "nomad: PEM file of the authority that signed its certificate", default=""),
     "certificate": Key(TEXT, "nomad: PEM file of the client's own certificate", default=""),
     "key": Key(TEXT, "nomad: PEM file of the client's own key", default=""),
+    "soak": Key(
+        DURATION, "how long everything is watched after a machine was changed; else 5 to 10 minutes"
+    ),
     "folder": Key(TEXT, "supervisor: where versions of apps are kept", default=""),
 }
 
@@ -123,7 +126,9 @@ def _text(name: str, summary: str, default: str | None = "") -> Parameter:
     return Parameter(name, "text", default, summary=summary)
 
 
-def _operation(name: str, on: str, summary: str, *parameters: Parameter, soak_s: int) -> Operation:
+def _operation(
+    name: str, on: str, summary: str, *parameters: Parameter, soak_s: int, timeout_s: int = 600
+) -> Operation:
     return Operation(
         name=name,
         argv=(name,),
@@ -133,7 +138,7 @@ def _operation(name: str, on: str, summary: str, *parameters: Parameter, soak_s:
         place=_PLACE,
         summary=summary,
         parameters=parameters,
-        timeout_s=600,
+        timeout_s=timeout_s,
         kit=KIT,
         act=f"{KIT}.{name}",
     )
@@ -170,6 +175,7 @@ OPERATIONS = (
         _text("machine", "its id or name, where the target is not the machine itself"),
         _text("deadline", "how long instances may take to move", "10m"),
         soak_s=300,
+        timeout_s=7200,
     ),
     _operation(
         "detach",

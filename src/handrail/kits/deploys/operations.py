@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 from handrail.errors import UsageError
 from handrail.kits.deploys.deploying import Deploy
+from handrail.kits.deploys.detaching import Detach
+from handrail.kits.deploys.draining import Drain
+from handrail.kits.deploys.resizing import Resize
 from handrail.kits.deploys.restarting import Restart
 from handrail.kits.deploys.rolling_back import RollBack
 from handrail.kits.deploys.scaling import ScaleApp
+from handrail.kits.deploys.terminating import Terminate
 
 if TYPE_CHECKING:
     from handrail.core.kit_act import Job, KitAct, Stage
@@ -26,7 +30,10 @@ def acts(outside: Outside) -> Mapping[str, KitAct]:
         "deploys.deploy": Deploy(outside),
         "deploys.rollback": RollBack(outside),
         "deploys.restart": Restart(outside),
-        "deploys.scale": ByKind({"app": ScaleApp(outside)}),
+        "deploys.scale": ByKind({"app": ScaleApp(outside), "group": Resize(outside)}),
+        "deploys.drain": Drain(outside),
+        "deploys.detach": Detach(outside),
+        "deploys.terminate": Terminate(outside),
     }
 
 
