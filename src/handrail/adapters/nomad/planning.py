@@ -26,7 +26,7 @@ _FATES = {
 }
 _MARKS = {"Added": "+", "Deleted": "-", "Edited": "~"}
 _SECRET = re.compile(
-    r"secret|password|passwd|token|credential|private|api_?key|auth", re.IGNORECASE
+    r"secret|password|passwd|token|credential|private|api[-_]?key|auth", re.IGNORECASE
 )
 _SECRET_IN = re.compile(rf"(?:{_SECRET.pattern})[\w-]*[=: ]|://[^/\s]*:[^/\s]*@", re.IGNORECASE)
 _LINE_CHARACTERS = 300

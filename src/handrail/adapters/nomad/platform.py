@@ -17,7 +17,7 @@ from handrail.adapters.nomad import notes, parsing, planning, restarting, rollou
 from handrail.adapters.nomad.identity import identify
 from handrail.adapters.nomad.link import Link, Where, segment
 from handrail.errors import HandrailError, PlatformError, RefusedError
-from handrail.kits.deploys.model import DryRun, Rollout, Running, Spec
+from handrail.kits.deploys.model import DryRun, File, Rollout, Running, Spec
 from handrail.plans.facts import Identity
 
 _RUN = "handrail.run"
@@ -40,6 +40,14 @@ class NomadPlatform:
     def with_images(self, spec: Spec, images: Mapping[str, str]) -> Spec:
         """Return `spec` with other images."""
         return specs.with_images(spec, images)
+
+    def with_files(self, spec: Spec, files: Mapping[str, File]) -> Spec:
+        """Return `spec`: a job of Nomad fetches what it needs by itself, as `artifact` says."""
+        del files
+        return spec
+
+    def stage(self, spec: Spec, files: Mapping[str, File]) -> None:
+        """Do nothing: see `with_files`."""
 
     def current(self, job: str) -> Running | None:
         """Return what runs under that name; None where nothing does, or it was stopped."""
@@ -114,7 +122,7 @@ class NomadPlatform:
         if deployment.startswith(restarting.BEGINNING):
             return
         found = self._deployment(job, deployment)
-        if found is None or found["Status"] == "paused":
+        if found is None:
             return
         body = {"DeploymentID": found["ID"], "Pause": True}
         try:
@@ -128,13 +136,13 @@ class NomadPlatform:
         return restarting.begin(self._link, job)
 
     def scale(self, job: str, group: str, count: int, token: str) -> str:
-        """Register the job with another count; its note stays."""
+        """Register the job with another count; its note stays. Has it that count, it is done."""
         stored = self._stored(job)
         if stored is None or stored.get("Stop"):
             raise _moved(self._link, job, "nothing runs there any more")
         body = copy.deepcopy(dict(specs.spec_of(stored).body))
         wanted = specs.group_named(body, group)
-        if wanted.get("Count") == count and not token:
+        if wanted.get("Count") == count:
             return str(stored["JobModifyIndex"])
         wanted["Count"] = count
         note = notes.note_of(self._link, stored)

@@ -17,7 +17,7 @@ from handrail.adapters.nomad.link import Link, segment
 from handrail.errors import PlatformError
 from handrail.kits.deploys.model import Rollout
 
-ACTIVE = frozenset({"running", "paused", "blocked", "unblocking", "pending", "initializing"})
+ACTIVE = frozenset({"running", "blocked", "unblocking", "pending", "initializing"})
 _ROLLING_BACK = "rolling back to job version"
 _SAID_CHARACTERS = 200
 
@@ -86,7 +86,7 @@ def _waits(deployment: Mapping[str, Any]) -> bool:
     waiting = [group for group in groups.values() if _needs_promotion(group)]
     return (
         bool(waiting)
-        and deployment.get("Status") in {"running", "paused"}
+        and deployment.get("Status") == "running"
         and all(
             len(group.get("PlacedCanaries") or ()) >= group["DesiredCanaries"] <= _healthy(group)
             for group in waiting
@@ -122,6 +122,8 @@ def _by_deployment(link: Link, job: str, deployment: Mapping[str, Any]) -> Rollo
         return Rollout(
             "going", counts, _why(f"{said}: {counts[0]} of {counts[1]} healthy", ill or lacking)
         )
+    if status == "paused":
+        return Rollout("failed", counts, "it was paused: it goes no further")
     state: Literal["reverted", "failed"] = "reverted" if _ROLLING_BACK in said else "failed"
     return Rollout(state, counts, _why(said, ill))
 
