@@ -131,14 +131,15 @@ groups:
 class SupervisorScene:
     """A real supervisord, with a web server of two instances."""
 
-    job = "shop"
     look_s = 1.0
     image_tasks = ("app/app", "sidecar/sidecar")
 
     def __init__(self, started: Started, port: int) -> None:
+        self.job = "shop"
         self.platform: Platform = platform_of(started)
+        self.started = started
         self.files = FILES
-        self._port = port
+        self.port = port
 
     def text(
         self, version: str = "1", *, count: int = 2, is_ill: bool = False, canaries: int = 0
@@ -152,7 +153,7 @@ tasks:
   web:
     command: [{sys.executable}, app.py, "{version}"]
     instances: {count}
-    port: {self._port}
+    port: {self.port}
     environment: {ill}
     check: "http://127.0.0.1:{{port}}/"
 """

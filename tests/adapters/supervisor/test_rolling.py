@@ -37,9 +37,9 @@ def _before(count: int = 3) -> State:
     return State(1, 1, {"web": ((1, 1),) * count}, (done,))
 
 
-def _deploy(state: State, **how: bool) -> State:
+def _deploy(state: State, *, is_whole: bool = False) -> State:
     number = state.serial + 1
-    return replace(state, version=number).begun(Deployment(number, number, NOW, **how))
+    return replace(state, version=number).begun(Deployment(number, number, NOW, is_whole))
 
 
 def _rolling(
