@@ -376,6 +376,18 @@ def test_a_job_of_another_app_is_not_taken(apps: Apps) -> None:
         apps.decide(on="app/shop")
 
 
+def test_a_renamed_app_keeps_its_job(apps: Apps) -> None:
+    """What runs was deployed for an app that is called otherwise now: by declaring the job."""
+    apps.deployed("1")
+    estate = (apps.fake.root / "estate/apps.yaml").read_text().replace("  shop:\n", "  till:\n")
+    apps.declare(estate)
+    with pytest.raises(RefusedError, match="is of app/shop") as caught:
+        apps.decide(on="app/till")
+    assert "declare `job: shop`" in caught.value.hint
+    apps.declare(estate.replace("soak: 10s", "soak: 10s\n    job: shop"))
+    assert apps.decide(on="app/till").plan.effects == ()
+
+
 # --- what refuses before there is a plan
 
 

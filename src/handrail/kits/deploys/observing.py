@@ -96,14 +96,16 @@ def check_owner(estate: Estate, app: App, job: str, running: Running | None) -> 
         RefusedError: what runs was deployed for another app, or another app declares that job.
     """
     other = running.note.get(changes.APP, "") if running else ""
-    if not other or other == app.ref:
+    is_renamed = other not in estate.resources and app.job == job
+    if not other or other == app.ref or is_renamed:
         others = estate.of_kinds(("app",))
         other = next((o.ref for o in others if o.ref != app.ref and _is_of(o, app, job)), "")
     if other:
         raise RefusedError(
             "plan.refused",
             f"`{job}` on {app.platform} is of {other}, not of {app.ref}",
-            hint=f"give the job another name in {app.spec}",
+            hint=f"give the job another name in {app.spec}; "
+            f"if it is the same app, renamed, declare `job: {job}`",
         )
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Word = Literal["same", "drifted", "behind", "never deployed", "away"]
-# A thread that waits costs little; with two for each of a hundred apps none waits for another.
-_THREADS = 256
+# A thread that waits costs little; with so many none of a hundred apps waits for another.
+_THREADS = 320
 _MOST_BEHIND = 200
 
 
@@ -93,10 +93,9 @@ def status(
     Changes nothing. Raises nothing that one app, platform or repository has caused.
     """
     chosen = tuple(estate.of_kinds(("app",))) if apps is None else tuple(apps)
-    saved = {resource.ref: history.saved(outside.world, resource.ref) for resource in chosen}
     with ThreadPoolExecutor(_THREADS, "handrail-status") as threads:
         asking = _Asking(outside, estate, threads)
-        pending = [asking.begin(resource, saved[resource.ref]) for resource in chosen]
+        pending = [asking.begin(resource) for resource in chosen]
         return tuple(_told(outside, one) for one in pending)
 
 
@@ -105,7 +104,7 @@ class _Pending:
     """One app, and the answers that are under way."""
 
     resource: Resource
-    saved: Ran | None
+    saved: Future[Ran | None]
     runs: Future[_Answer[_Runs]]
     head: Future[_Answer[_Head]]
 
@@ -118,8 +117,11 @@ class _Asking:
         self._platforms: dict[str, _Answer[Platform]] = {}
         self._sources: dict[tuple[str, str], Future[_Answer[Source]]] = {}
 
-    def begin(self, resource: Resource, saved: Ran | None) -> _Pending:
+    def begin(self, resource: Resource) -> _Pending:
         """Begin to ask about one app."""
+        saved: Future[Ran | None] = self._threads.submit(
+            history.saved, self._outside.world, resource.ref
+        )
         declared = _answered(lambda: app_of(resource))
         if declared.value is None:
             return _Pending(resource, saved, _known(declared.error), _known(declared.error))
@@ -131,7 +133,7 @@ class _Asking:
             self._sources[key] = self._threads.submit(
                 _answered, lambda: self._outside.sources.open(*key)
             )
-        # It waits for one that was begun before it: threads are given out in that order.
+        # These wait for what was begun before them: threads are given out in that order.
         head = self._threads.submit(_head, self._sources[key], saved)
         return _Pending(resource, saved, runs, head)
 
@@ -145,9 +147,9 @@ class _Asking:
         return self._platforms[app.platform]
 
 
-def _runs(opened: _Answer[Platform], app: App, saved: Ran | None) -> _Answer[_Runs]:
+def _runs(opened: _Answer[Platform], app: App, pending: Future[Ran | None]) -> _Answer[_Runs]:
     """Ask a platform what runs of an app, and whether that is as it was deployed."""
-    platform = opened.value
+    platform, saved = opened.value, pending.result()
     if platform is None:
         return _Answer(None, opened.error)
     spec = saved.change.spec if saved and saved.change else None
@@ -162,7 +164,7 @@ def _runs(opened: _Answer[Platform], app: App, saved: Ran | None) -> _Answer[_Ru
 
 def _told(outside: Outside, pending: _Pending) -> AppStatus:
     """Return how an app stands, once its answers are there."""
-    resource, saved = pending.resource, pending.saved
+    resource, saved = pending.resource, pending.saved.result()
     runs, read = pending.runs.result(), pending.head.result()
     platform = str(resource.settings.get("platform") or "")
     branch = str(resource.settings.get("branch") or "main")
@@ -199,12 +201,12 @@ def _judged(found: AppStatus) -> tuple[Word, str]:
     return "same", f"as run {found.saved.run} deployed it"
 
 
-def _head(opened: Future[_Answer[Source]], saved: Ran | None) -> _Answer[_Head]:
+def _head(opened: Future[_Answer[Source]], saved: Future[Ran | None]) -> _Answer[_Head]:
     """Return the last commit of a branch, and how far what was deployed is behind it."""
     source = opened.result().value
     if source is None:
         return _Answer(None, opened.result().error)
-    return _answered(lambda: _Head(source.commit, _behind(source, saved)))
+    return _answered(lambda: _Head(source.commit, _behind(source, saved.result())))
 
 
 def _behind(source: Source, saved: Ran | None) -> int | None:
