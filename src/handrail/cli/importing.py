@@ -20,6 +20,8 @@ def run(call: Call) -> int:
     from handrail.kits.deploys import importing
 
     options = call.options
+    if not options.rocksteady and (options.registry or options.repository):
+        raise UsageError("usage", "--registry and --repository are for --rocksteady FILE")
     platform = _platform(call)
     target = importing.Target(
         platform.ref, platform.environment, importing.check_into(options.into or importing.INTO)

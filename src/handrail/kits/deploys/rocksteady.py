@@ -28,6 +28,7 @@ from handrail.kits.deploys.importing import (
     secrets_in,
 )
 from handrail.kits.deploys.references import parse, parse_repository
+from handrail.kits.deploys.sourcing import read_repository
 
 if TYPE_CHECKING:
     from handrail.estate.model import Estate
@@ -197,6 +198,8 @@ def _check_wishes(found: tuple[_App, ...], wishes: Wishes) -> None:
         )
     if wishes.registry:
         parse_repository(f"{wishes.registry}/x")
+    if wishes.repository:
+        read_repository(wishes.repository.replace("{name}", "x"))
     if wishes.repository and "{name}" not in wishes.repository and len(found) > 1:
         raise UsageError(
             "deploys.import",
