@@ -35,6 +35,7 @@ REVIEW = {"id": "ab12", "person": "x", "made_at": "", "because": "x", "signature
 ANSWER = {"run": 7, "name": "ab12", "value": "3", "person": "x", "made_at": ""}
 BODIES: dict[type, Any] = {
     shapes.Wanted: {"operation": "reset-pilot"},
+    shapes.WantedPlan: {"operation": "reset-pilot"},
     shapes.Because: {},
     shapes.Signed: {"approval": APPROVAL},
     shapes.Verdict: {"allow": False},
@@ -57,7 +58,7 @@ def path_of(served: Served, route: Route) -> str:
     """Return an address with a plan that is there, and a run and an errand that are not."""
     chains = served.team.world().journal.chains("plans-")
     digest = chains[0].removeprefix("plans-")
-    return route.path.format(number=7, digest=digest, id="ab12", operation="reset-pilot")
+    return route.path.format(number=7, digest=digest, id="ab12", operation="reset-pilot", app="x")
 
 
 def ask(served: Served, route: Route, token: str | None) -> int:
@@ -74,7 +75,7 @@ def test_every_address_has_a_rule() -> None:
     for route in ROUTES:
         assert route.role in ROLES
         names_one = "{" in route.path and not route.path.startswith("/v1/tokens")
-        begins = route.body is shapes.Wanted
+        begins = route.body in {shapes.Wanted, shapes.WantedPlan}
         assert (route.on is not nothing) == (names_one or begins), route.name
     open_ones = [one.path for one in health_routes(None)]  # type: ignore[arg-type]  # only listed
     assert open_ones == ["/healthz", "/readyz", "/metrics", "/v1/openapi.json"]

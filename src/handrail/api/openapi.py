@@ -20,6 +20,7 @@ _PARTS: dict[str, dict[str, Any]] = {
     "number": {"type": "integer", "minimum": 1, "maximum": 10**15},
     "digest": {"type": "string", "pattern": "^[0-9a-f]{4}-?[0-9a-f]{1,60}$"},
     "operation": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"},
+    "app": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"},
     "id": {"type": "string", "pattern": "^[0-9a-f]{1,32}$"},
 }
 # What any address may answer besides what it is for.
@@ -126,7 +127,6 @@ def _hook() -> dict[str, Any]:
         schema = {"$ref": _AT.format(name="Hooked")}
         return {"description": said, "content": {"application/json": {"schema": schema}}}
 
-    name = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"}
     pushed = {"schema": {"$ref": _AT.format(name="Pushed")}}
     return {
         "summary": hooks.DOES,
@@ -134,7 +134,7 @@ def _hook() -> dict[str, Any]:
         "`ci@hooks/<app>`. A forge's own push event is taken in the place of this body.",
         "operationId": "post_hooks_deploy",
         "security": [{"signature": []}, {"forge": []}],
-        "parameters": [{"name": "app", "in": "path", "required": True, "schema": name}],
+        "parameters": [{"name": "app", "in": "path", "required": True, "schema": _PARTS["app"]}],
         "requestBody": {"required": True, "content": {"application/json": pushed}},
         "responses": {
             "200": answered("It was ignored, or came before: then its first answer."),

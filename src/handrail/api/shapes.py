@@ -27,13 +27,23 @@ class _Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Wanted(_Given, frozen=True):
-    """An operation on a target, or on `all` of them `without` some; or the digest of a plan."""
+    """An operation on a target, or on `all` of them `without` some; or the digest of a plan.
+
+    `kit`: whose operation is meant; one of the team's own of the same name is refused.
+    """
 
     operation: Name
     on: Name | None = None
     parameters: dict[Annotated[str, msgspec.Meta(max_length=100)], Words] = {}
     because: Words = ""
     without: Annotated[tuple[Name, ...], msgspec.Meta(max_length=1000)] = ()
+    kit: Annotated[str, msgspec.Meta(max_length=100)] = ""
+
+
+class WantedPlan(Wanted, frozen=True):
+    """What is to be planned; `alternative`: what the contraindication says is safe instead."""
+
+    alternative: bool = False
 
 
 class Because(_Given, frozen=True):

@@ -78,9 +78,19 @@ def on_request(asked: Asked) -> On:
     operation = declared.operations.get(name)
     if operation is None:
         raise _undeclared(name, declared)
+    if asked.body.kit not in {"", operation.kit}:
+        raise UsageError(
+            "operations.target",
+            f"`{name}` is an operation of the team's own there, not the kit's",
+            at=operation.place,
+            hint=f"handrail run {name}",
+        )
     on = asked.body.on
     if on == ALL or (on is None and operation.waves is not None):
-        chosen = [one.ref for one in fitting(operation, declared.estate)]
+        first = operation.on.kinds[0]
+        left_out = {one if "/" in one else f"{first}/{one}" for one in asked.body.without}
+        fit = [one.ref for one in fitting(operation, declared.estate)]
+        chosen = [ref for ref in fit if ref not in left_out]
         return tuple(one for ref in chosen for one in on_of(declared, ref))
     stores = declared.estate.stores
     if not operation.act and on is not None and on not in stores and f"store/{on}" not in stores:

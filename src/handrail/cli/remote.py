@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
 
-from handrail.cli import remote_people
+from handrail.cli import remote_deploys, remote_people
 from handrail.cli.call import Call
 from handrail.cli.client import Server, StoppedError, error_of, value_of
 from handrail.errors import HandrailError, RefusedError, StoreError, UsageError
@@ -140,7 +140,9 @@ def _wanted(call: RemoteCall) -> dict[str, Any]:
 
     options = call.options
     on = {"on": options.on} if options.on else {}
+    kit = {"kit": options.kit} if getattr(options, "kit", "") else {}
     return {
+        **kit,
         "operation": options.operation,
         "parameters": choosing.parameters(call),
         "because": options.because,
@@ -163,8 +165,10 @@ def _show_judged(call: RemoteCall, found: Mapping[str, Any], *, with_next: bool 
     return plan
 
 
-def _plan_it(call: RemoteCall) -> int:
-    plan = _show_judged(call, call.server.ask("POST", "/v1/plans", _wanted(call)))
+def plan_it(call: RemoteCall, *, alternative: bool = False) -> int:
+    """Plan, and show the plan; with `alternative`, of what is safe instead."""
+    wanted = _wanted(call) | ({"alternative": True} if alternative else {})
+    plan = _show_judged(call, call.server.ask("POST", "/v1/plans", wanted))
     return {"allow": 0, "refuse": 3, "require": 4}[plan.verdict]
 
 
@@ -180,7 +184,8 @@ def _rehearse(call: RemoteCall) -> int:
     return int(ended["exit_code"])
 
 
-def _run(call: RemoteCall) -> int:
+def run_it(call: RemoteCall) -> int:
+    """Run, follow it, and show how it ended."""
     if getattr(call.options, "break_glass", None) is not None:
         raise UsageError(
             "remote.local-only", "the glass is broken on the server's own machine alone"
@@ -317,7 +322,7 @@ def _approve(call: RemoteCall) -> int:
 
     options = call.options
     standing_s = approve.seconds_of(options.standing)
-    found = call.server.ask("GET", f"/v1/plans/{_part(options.digest)}")
+    found = call.server.ask("GET", f"/v1/plans/{part(options.digest)}")
     plan = _plan(found["plan"])
     if not options.json:
         _show_judged(call, found, with_next=False)
@@ -429,7 +434,7 @@ def _explain(call: RemoteCall) -> int:
         except HandrailError as error:
             if error.code != "plan.unknown":
                 raise
-    return explain.show(call, _plan(call.server.ask("GET", f"/v1/plans/{_part(what)}")["plan"]))
+    return explain.show(call, _plan(call.server.ask("GET", f"/v1/plans/{part(what)}")["plan"]))
 
 
 def _log(call: RemoteCall) -> int:
@@ -460,7 +465,7 @@ def _tokens(call: RemoteCall) -> int:
         every = [str(token["id"]) for token in call.server.ask("GET", "/v1/tokens")["tokens"]]
         found = [name for name in every if options.id and name.startswith(options.id.lower())]
         name = found[0] if len(found) == 1 else options.id
-        return tokens.show_revoked(call, call.server.ask("DELETE", f"/v1/tokens/{_part(name)}"))
+        return tokens.show_revoked(call, call.server.ask("DELETE", f"/v1/tokens/{part(name)}"))
     return tokens.show_list(call, call.server.ask("GET", "/v1/tokens")["tokens"])
 
 
@@ -470,7 +475,7 @@ def _schedules(call: RemoteCall) -> int:
     return remote_schedules.run(call)
 
 
-def _part(text: str) -> str:
+def part(text: str) -> str:
     """Return text as one part of an address."""
     return quote(text or "-", safe="")
 
@@ -482,7 +487,7 @@ def _mapping(found: object) -> dict[str, Any]:
 COMMANDS: Mapping[str, Callable[[RemoteCall], int]] = {
     "status": _status,
     "check": _check,
-    "plan": _plan_it,
+    "plan": plan_it,
     "rehearse": _rehearse,
     "approve": _approve,
     "release": _release,
@@ -490,7 +495,7 @@ COMMANDS: Mapping[str, Callable[[RemoteCall], int]] = {
     "withdraw": remote_people.withdraw,
     "review": remote_people.review,
     "answer": remote_people.answer,
-    "run": _run,
+    "run": run_it,
     "resume": _resume,
     "undo": _undo,
     "runs": _runs,
@@ -498,4 +503,5 @@ COMMANDS: Mapping[str, Callable[[RemoteCall], int]] = {
     "log": _log,
     "tokens": _tokens,
     "schedules": _schedules,
+    **{verb: remote_deploys.command(verb) for verb in remote_deploys.VERBS},
 }

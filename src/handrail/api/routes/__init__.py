@@ -5,6 +5,7 @@ from __future__ import annotations
 from handrail.api.route import Route
 from handrail.api.routes import (
     approvals,
+    apps,
     errands,
     holds,
     journal,
@@ -20,6 +21,7 @@ ROUTES: tuple[Route, ...] = (
     *standing.ROUTES,
     *plans.ROUTES,
     *runs.ROUTES,
+    *apps.ROUTES,
     *errands.ROUTES,
     *holds.ROUTES,
     *approvals.ROUTES,

@@ -12,11 +12,13 @@ from handrail.api.shapes import (
     PlanLines,
     Prepared,
     Signed,
-    Wanted,
+    WantedPlan,
 )
 from handrail.api.targets import are_many, on_plan, on_request, plan_of, sees_plan
-from handrail.core import approving, fanning, records, repeating
+from handrail.core import alternatives, approving, fanning, records, repeating
+from handrail.core.deciding import Decided
 from handrail.core.observing import payload
+from handrail.errors import UsageError
 from handrail.plans.deeds import next_command
 from handrail.plans.fan_out import KIND, FanOut
 from handrail.plans.model import Plan
@@ -29,7 +31,7 @@ def judged(plan: Plan, fan_out: FanOut | None = None) -> Judged:
 
 def make(asked: Asked) -> Answer:
     """Plan and judge."""
-    wanted = asked.body
+    wanted: WantedPlan = asked.body
     if are_many(asked):
         made = fanning.plan(
             asked.world,
@@ -48,7 +50,24 @@ def make(asked: Asked) -> Answer:
         parameters=wanted.parameters,
         because=wanted.because,
     )
-    return _made(judged(decided.plan))
+    return _made(judged(_safe(asked, decided).plan if wanted.alternative else decided.plan))
+
+
+def _safe(asked: Asked, decided: Decided) -> Decided:
+    """Return what is planned in the place of what a contraindication refuses.
+
+    Raises:
+        UsageError: none refuses it, or it names nothing else.
+    """
+    found = alternatives.alternative(asked.world, asked.declared, decided)
+    if found is None:
+        request = decided.plan.request
+        raise UsageError(
+            "usage",
+            f"no contraindication of {request.operation} on {request.target} names an alternative",
+            hint=f"handrail plan {request.asked}",
+        )
+    return found
 
 
 def _made(found: Judged) -> Answer:
@@ -116,7 +135,7 @@ ROUTES = (
         "operator",
         make,
         on=on_request,
-        body=Wanted,
+        body=WantedPlan,
         answer=Judged,
         status=201,
     ),
