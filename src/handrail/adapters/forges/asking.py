@@ -10,10 +10,12 @@ Rules:
 from __future__ import annotations
 
 import json
+import re
 import socket
+import ssl
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 30.0
 _TIME_DIGITS = 11
+_PART = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _LONGEST_NAME_CHARACTERS = 100
 _SIZE_BYTES = 8 * 1024 * 1024
 _MOST_PAGES = 10
@@ -53,86 +56,108 @@ class Forge:
 
         Args:
             name: for people: `GitHub`.
-            url: of the API, without a slash at its end.
+            url: of the API.
             headers: sent with each question, the token among them.
             clock: to say when a limit ends.
-            timeout_s: of one answer, from the first byte asked to the last one heard.
+            timeout_s: of all that is asked together.
 
         Raises:
             PlatformError: the address is none that a token may be sent to.
         """
         self._name = name
-        self._parts = _checked(name, url)
-        self._url = url.rstrip("/")
+        self.parts = _checked(name, url)
+        self.url = url.rstrip("/")
         self._headers = dict(headers)
-        self._clock = clock
+        self.clock = clock
         self._timeout_s = timeout_s
 
-    def items(self, path: str) -> tuple[Any, ...]:
-        """Return all pages of a list.
+    @contextmanager
+    def asking(self) -> Iterator[Asking]:
+        """Give what asks, over one connection.
 
         Raises:
-            PlatformError: the forge does not answer, refuses, or says something else than a list.
+            PlatformError: the forge does not answer, refuses, or says what no API does.
         """
-        found: list[Any] = []
-        url = f"{self._url}{path}{'&' if '?' in path else '?'}per_page=100"
-        for _ in range(_MOST_PAGES):
-            body, url = self._get(url)
-            if not isinstance(body, list):
-                raise self.odd()
-            found += body
-            if not url:
-                return tuple(found)
-        raise self._error("has more to say than is read", is_passing=False)
-
-    def item(self, path: str) -> Mapping[str, Any]:
-        """Return one object.
-
-        Raises:
-            PlatformError: see `items`.
-        """
-        body, _ = self._get(f"{self._url}{path}")
-        if not isinstance(body, dict):
-            raise self.odd()
-        return body
-
-    def odd(self) -> PlatformError:
-        """Return the error for an answer that is not as the API describes it."""
-        return self._error("answers what its API does not describe", is_passing=False)
-
-    def _get(self, url: str) -> tuple[Any, str]:
-        """Return what is there, and the address of the next page."""
         import httpx  # noqa: PLC0415  a command that asks no forge does not wait for it
 
         headers = {"User-Agent": "handrail", "Accept-Encoding": "identity", **self._headers}
+        # The certificates of this machine, as for everything else here; none need be read for http.
+        verify = ssl.create_default_context() if self.parts.scheme == "https" else False
         with _Cut(self._timeout_s) as cut:
             try:
-                with httpx.Client(headers=headers, timeout=self._timeout_s) as client:
-                    for _ in range(_MOST_REDIRECTS + 1):
-                        with client.stream("GET", url, extensions={"trace": cut.see}) as response:
-                            if response.status_code not in _REDIRECTS:
-                                self._check(response)
-                                return self._read(response), self._next(url, response)
-                            url = self._same_host(url, response.headers.get("location", ""))
+                with httpx.Client(
+                    headers=headers, timeout=self._timeout_s, verify=verify
+                ) as client:
+                    yield Asking(self, client, cut)
             except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
                 # Not the exception's text: it may quote the address or the answer.
                 is_late = cut.is_over or isinstance(error, httpx.TimeoutException)
                 why = "does not answer in time" if is_late else "does not answer"
-                raise self._error(why, is_passing=True) from None
-        raise self._error("leads from one address to another without end", is_passing=False)
+                raise self.error(why, is_passing=True) from None
+
+    def odd(self) -> PlatformError:
+        """Return the error for an answer that is not as the API describes it."""
+        return self.error("answers what its API does not describe", is_passing=False)
+
+    def error(self, why: str, *, is_passing: bool, hint: str = "") -> PlatformError:
+        """Return the error of a forge that gives no answer."""
+        text = f"{self._name} ({self.parts.hostname}) {why}"
+        error = PlatformError("source.unreachable", text, hint=hint)
+        error.is_passing = is_passing
+        return error
+
+
+class Asking:
+    """A connection to a forge; see `Forge.asking` for what is raised."""
+
+    def __init__(self, forge: Forge, client: httpx.Client, cut: _Cut) -> None:
+        self.forge = forge
+        self._client = client
+        self._cut = cut
+
+    def items(self, path: str) -> tuple[Any, ...]:
+        """Return all pages of a list."""
+        found: list[Any] = []
+        url = f"{self.forge.url}{path}?per_page=100"
+        for _ in range(_MOST_PAGES):
+            body, url = self._get(url)
+            if not isinstance(body, list):
+                raise self.forge.odd()
+            found += body
+            if not url:
+                return tuple(found)
+        raise self.forge.error("has more to say than is read", is_passing=False)
+
+    def item(self, path: str) -> Mapping[str, Any]:
+        """Return one object."""
+        body, _ = self._get(f"{self.forge.url}{path}")
+        if not isinstance(body, dict):
+            raise self.forge.odd()
+        return body
+
+    def _get(self, url: str) -> tuple[Any, str]:
+        """Return what is there, and the address of the next page."""
+        for _ in range(_MOST_REDIRECTS + 1):
+            with self._client.stream("GET", url, extensions={"trace": self._cut.see}) as response:
+                if response.status_code not in _REDIRECTS:
+                    self._check(response)
+                    return self._read(response), self._next(url, response)
+                url = self._same_host(url, response.headers.get("location", ""))
+        why = "leads from one address to another without end"
+        raise self.forge.error(why, is_passing=False)
 
     def _read(self, response: httpx.Response) -> Any:
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise self.odd()
+            raise self.forge.odd()
         found = bytearray()
         for piece in response.iter_raw():
             found += piece
             if len(found) > _SIZE_BYTES:
-                raise self._error("answers more than is read", is_passing=False)
+                raise self.forge.error("answers more than is read", is_passing=False)
         try:
             return json.loads(found)
         except (ValueError, RecursionError):
-            raise self.odd() from None
+            raise self.forge.odd() from None
 
     def _next(self, url: str, response: httpx.Response) -> str:
         found = response.links.get("next", {}).get("url", "")
@@ -140,8 +165,8 @@ class Forge:
 
     def _same_host(self, url: str, found: str) -> str:
         there = urljoin(url, found)
-        if not found or urlsplit(there)[:2] != self._parts[:2]:
-            raise self._error("leads to another host, which is not asked", is_passing=False)
+        if not found or urlsplit(there)[:2] != self.forge.parts[:2]:
+            raise self.forge.error("leads to another host, which is not asked", is_passing=False)
         return there
 
     def _check(self, response: httpx.Response) -> None:
@@ -150,24 +175,24 @@ class Forge:
             return
         is_limit = headers.get("x-ratelimit-remaining") == "0" or "retry-after" in headers
         if status == _TOO_MANY or (status == _FORBIDDEN and is_limit):
-            raise self._error(f"wants less to be asked{self._until(headers)}", is_passing=True)
+            raise self.forge.error(f"wants less to be asked{self._until(headers)}", is_passing=True)
         if status in {_UNAUTHORISED, _FORBIDDEN}:
-            raise self._error(
+            raise self.forge.error(
                 f"refuses the token ({status})",
                 is_passing=False,
                 hint="may it read pull requests, and has it not run out?",
             )
         if status == _NOT_FOUND:
-            raise self._error(
+            raise self.forge.error(
                 "knows no such repository, or does not show it to this token",
                 is_passing=False,
                 hint="are the app's `review` and its token right?",
             )
-        raise self._error(f"answers {status}", is_passing=status in _SERVER_ERRORS)
+        raise self.forge.error(f"answers {status}", is_passing=status in _SERVER_ERRORS)
 
     def _until(self, headers: Mapping[str, str]) -> str:
         """Return when another attempt may help, as far as the forge says."""
-        now = self._clock.now()
+        now = self.forge.clock.now()
         for name in ("x-ratelimit-reset", "ratelimit-reset", "retry-after"):
             text = headers.get(name, "")
             if not (text.isascii() and text.isdigit() and len(text) <= _TIME_DIGITS):
@@ -177,13 +202,6 @@ class Forge:
             if now <= when <= now + _LONGEST_WAIT:
                 return f" until {when:%Y-%m-%dT%H:%M:%SZ}"
         return ""
-
-    def _error(self, why: str, *, is_passing: bool, hint: str = "") -> PlatformError:
-        error = PlatformError(
-            "source.unreachable", f"{self._name} ({self._parts.hostname}) {why}", hint=hint
-        )
-        error.is_passing = is_passing
-        return error
 
 
 class _Cut:
@@ -223,6 +241,17 @@ def check_commit(commit: str) -> None:
         raise UsageError("source.no-ref", f"`{commit[:80]}` is no whole commit id")
 
 
+def check_name(name: str) -> None:
+    """Raise unless a repository's name stays in its place in an address."""
+    parts = name.split("/")
+    if "/" not in name or not all(_PART.fullmatch(one) and one.strip(".") for one in parts):
+        raise UsageError(
+            "source.refused",
+            f"`{name[:80]}` is no name of a repository",
+            hint="as in its address: `owner/name`",
+        )
+
+
 def header(name: str, token: str) -> str:
     """Return a token that can be sent.
 
@@ -245,7 +274,7 @@ def said(item: Any, *keys: str) -> str:
     return item if isinstance(item, str) else ""
 
 
-def people(names: Iterator[str], forge: str) -> tuple[str, ...]:
+def people(names: Iterable[str], forge: str) -> tuple[str, ...]:
     """Return `login@forge` of each login, once, sorted."""
     good = {
         name

@@ -15,9 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from handrail.adapters.forges.asking import Forge, check_commit, header, people, said
+from handrail.adapters.forges.asking import (
+    Asking,
+    Forge,
+    check_commit,
+    check_name,
+    header,
+    people,
+    said,
+)
 
 if TYPE_CHECKING:
     from handrail.ports import Clock
@@ -41,6 +48,7 @@ class GitHubReviews:
 
         Raises:
             PlatformError: the token or the address cannot be used.
+            UsageError: that is no name.
         """
         headers = {
             "Accept": "application/vnd.github+json",
@@ -48,32 +56,30 @@ class GitHubReviews:
             **({"Authorization": f"Bearer {header('GitHub', token)}"} if token else {}),
         }
         self._forge = Forge("GitHub", url or URL, headers, clock)
-        self._at = f"/repos/{path_of(repository)}"
+        check_name(repository)
+        self._at = f"/repos/{repository}"
 
     def reviewers(self, commit: str) -> tuple[str, ...]:
         """Return who approved; see `ports.Reviews`."""
         check_commit(commit)
-        pulls = self._forge.items(f"{self._at}/commits/{commit}/pulls")
-        return people((one for pull in pulls for one in self._approved(pull, commit)), "github")
+        with self._forge.asking() as asking:
+            pulls = asking.items(f"{self._at}/commits/{commit}/pulls")
+            found = [one for pull in pulls for one in self._approved(asking, pull, commit)]
+        return people(found, "github")
 
-    def _approved(self, pull: Any, commit: str) -> Iterator[str]:
+    def _approved(self, asking: Asking, pull: Any, commit: str) -> Iterator[str]:
         head = said(pull, "head", "sha")
         number = pull.get("number") if isinstance(pull, dict) else None
         if not said(pull, "merged_at") or commit not in {said(pull, "merge_commit_sha"), head}:
             return
         if not isinstance(number, int):
-            raise self._forge.odd()
+            raise asking.forge.odd()
         at = f"{self._at}/pulls/{number}"
-        reviews = self._forge.items(f"{at}/reviews")
+        reviews = asking.items(f"{at}/reviews")
         approved = [login for login, one in _last(reviews).items() if _counts(one, head)]
         if approved:
-            writers = set(_writers(pull, self._forge.items(f"{at}/commits")))
+            writers = set(_writers(pull, asking.items(f"{at}/commits")))
             yield from (login for login in approved if login.casefold() not in writers)
-
-
-def path_of(repository: str) -> str:
-    """Return `owner/name` as a part of an address."""
-    return "/".join(quote(part, safe="") for part in repository.split("/"))
 
 
 def _last(reviews: tuple[Any, ...]) -> Mapping[str, Any]:

@@ -17,7 +17,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from handrail.adapters.forges.asking import Forge, check_commit, header, people, said
+from handrail.adapters.forges.asking import (
+    Asking,
+    Forge,
+    check_commit,
+    check_name,
+    header,
+    people,
+    said,
+)
 
 if TYPE_CHECKING:
     from handrail.ports import Clock
@@ -39,29 +47,33 @@ class GitLabReviews:
 
         Raises:
             PlatformError: the token or the address cannot be used.
+            UsageError: that is no name.
         """
         headers = {"PRIVATE-TOKEN": header("GitLab", token)} if token else {}
         self._forge = Forge("GitLab", url or URL, headers, clock)
+        check_name(project)
         self._at = f"/projects/{quote(project, safe='')}"
 
     def reviewers(self, commit: str) -> tuple[str, ...]:
         """Return who approved; see `ports.Reviews`."""
         check_commit(commit)
-        found = self._forge.items(f"{self._at}/repository/commits/{commit}/merge_requests")
-        return people((one for asked in found for one in self._approved(asked, commit)), "gitlab")
+        with self._forge.asking() as asking:
+            asked = asking.items(f"{self._at}/repository/commits/{commit}/merge_requests")
+            found = [login for one in asked for login in self._approved(asking, one, commit)]
+        return people(found, "gitlab")
 
-    def _approved(self, asked: Any, commit: str) -> Iterator[str]:
+    def _approved(self, asking: Asking, asked: Any, commit: str) -> Iterator[str]:
         states = {said(asked, key) for key in ("sha", "merge_commit_sha", "squash_commit_sha")}
         number = asked.get("iid") if isinstance(asked, dict) else None
         if said(asked, "state") != "merged" or commit not in states:
             return
         if not isinstance(number, int):
-            raise self._forge.odd()
+            raise asking.forge.odd()
         at = f"{self._at}/merge_requests/{number}"
-        given = self._forge.item(f"{at}/approvals").get("approved_by")
+        given = asking.item(f"{at}/approvals").get("approved_by")
         if not isinstance(given, list):
-            raise self._forge.odd()
-        changed = self._changed(at) if any(said(one, "approved_at") for one in given) else None
+            raise asking.forge.odd()
+        changed = _changed(asking, at) if any(said(one, "approved_at") for one in given) else None
         author = said(asked, "author", "username").casefold()
         for one in given:
             login, when = said(one, "user", "username"), _time(said(one, "approved_at"))
@@ -69,11 +81,11 @@ class GitLabReviews:
             if login.casefold() != author and not is_stale:
                 yield login
 
-    def _changed(self, at: str) -> datetime | None:
-        """Return when the merge request got its last state."""
-        versions = self._forge.items(f"{at}/versions")
-        times = [_time(said(one, "created_at")) for one in versions]
-        return max((one for one in times if one is not None), default=None)
+
+def _changed(asking: Asking, at: str) -> datetime | None:
+    """Return when the merge request got its last state."""
+    times = [_time(said(one, "created_at")) for one in asking.items(f"{at}/versions")]
+    return max((one for one in times if one is not None), default=None)
 
 
 def _time(text: str) -> datetime | None:
