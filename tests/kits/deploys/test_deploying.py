@@ -402,7 +402,7 @@ def test_no_such_ref(apps: Apps) -> None:
 def test_no_specification(apps: Apps) -> None:
     """A commit without the specification says which file, at which commit."""
     made = apps.sources.commit(REPOSITORY, {"README": "hi"})
-    with pytest.raises(Exception, match=f"has no `{SPEC}` at {made.id[:7]}"):
+    with pytest.raises(Exception, match=f"`{SPEC}` is not in shop's repository at {made.id[:7]}"):
         apps.decide()
 
 
@@ -419,7 +419,7 @@ def test_variables_that_are_not_there(apps: Apps) -> None:
     """A declared file of variables that is not committed is an error; so is a bad line in it."""
     apps.commit("1")
     apps.sources.commit(REPOSITORY, {"deploy/production.vars": None})
-    with pytest.raises(Exception, match=r"production.vars` is not there"):
+    with pytest.raises(Exception, match=r"production.vars` is not in"):
         apps.decide()
     apps.sources.commit(REPOSITORY, {"deploy/production.vars": 'a = "b"\ngreeting hello\n'})
     with pytest.raises(Exception, match="no line") as caught:
@@ -496,6 +496,11 @@ def test_secrets_in_a_specification_are_not_shown(apps: Apps) -> None:
     more = 'API_TOKEN: "hunter2"\nurl: "postgres://shop:hunter3@db/shop"\n'
     apps.sources.commit(REPOSITORY, {SPEC: text("1") + more}, author=CHI)
     apps.registry.push(f"ghcr.io/team/shop:{apps.sources.open(REPOSITORY, 'main').commit.id}")
-    shown = "\n".join(line for one in apps.decide().plan.sections for line in one.lines)
+    plan = apps.decide().plan
+    shown = "\n".join(line for one in plan.sections for line in one.lines)
     assert "API_TOKEN" in shown
     assert "hunter" not in shown
+    assert section(plan, "secrets") == (
+        f"{SPEC}:10 holds a value of API_TOKEN: let it refer to one",
+        f"{SPEC}:11 holds an address with a password: let it refer to one",
+    )

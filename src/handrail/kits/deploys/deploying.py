@@ -133,4 +133,5 @@ def _sections(
         telling.commit_lines(wanted.commit, since, deployed, reviewed.reviewers),
         telling.image_lines(wanted.chosen, running.spec.images if running else {}),
         running,
+        wanted.open,
     )

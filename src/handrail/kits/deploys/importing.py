@@ -192,7 +192,7 @@ def app_name(job: str) -> str:
 
 def secrets_in(text: str, path: str) -> tuple[str, ...]:
     """Return a line for people for whatever looks like a secret; never the secret."""
-    found = {f"{path}:{line} holds {what}" for what, line in _secrets(text)}
+    found = {f"{path}:{line} holds {what}" for what, line in secrets(text)}
     return tuple(
         f"{one}: take it out before you commit it" for one in sorted(found, key=_by_line)[:20]
     )
@@ -203,7 +203,8 @@ def _by_line(told: str) -> tuple[int, str]:
     return (int(number), told)
 
 
-def _secrets(text: str) -> Iterator[tuple[str, int]]:
+def secrets(text: str) -> Iterator[tuple[str, int]]:
+    """Yield what looks like a secret, in words and never itself, and its line."""
     for number, line in enumerate(text.split("\n"), 1):
         for pair in _PAIR.finditer(line):
             is_value = not pair["value"].lower().startswith(_REFERS)

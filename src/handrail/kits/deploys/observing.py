@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from handrail.errors import DeclarationError, Place, RefusedError
 from handrail.kits.deploys import changes, images, variables
 from handrail.kits.deploys.images import Chosen, Words
+from handrail.kits.deploys.importing import secrets
 from handrail.kits.deploys.model import DryRun, Running, Spec
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from handrail.kits.deploys.outside import Outside
     from handrail.kits.deploys.ports import Platform, Source
 
+_MOST_SECRETS = 20
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -32,12 +35,15 @@ class Wanted:
     Attributes:
         ref: as it was asked for.
         spec: whole: with its images and the digests of its files.
+        open: where something that looks like a secret stands in a file of the commit, one line
+            each: whoever reads the repository, or a plan, reads it.
     """
 
     source: Source
     ref: str
     spec: Spec
     chosen: Chosen
+    open: tuple[str, ...] = ()
 
     @property
     def commit(self) -> Commit:
@@ -74,13 +80,14 @@ def wanted(
     pairs = images.read_asked(asked)
     ref = ref or app.branch
     source = outside.sources.open(app.repository, ref)
-    spec = _spec(app, platform, source)
+    texts = _texts(app, source)
+    spec = _spec(app, platform, texts)
     words = Words(source.commit.id, "" if source.commit.id.startswith(ref.lower()) else ref)
     chosen = images.choose(spec, app.images, pairs, words, outside.open_registry(resource))
     spec = platform.with_images(spec, chosen.pins) if chosen.pins else spec
     if spec.files:
         spec = platform.with_files(spec, source.files(spec.files))
-    return Wanted(source, ref, spec, chosen)
+    return Wanted(source, ref, spec, chosen, _open_secrets(texts))
 
 
 def now(platform: Platform, spec: Spec) -> Now:
@@ -131,16 +138,9 @@ def drift(platform: Platform, running: Running | None, deployed: Spec | None) ->
     return platform.dry_run(deployed).diff
 
 
-def _spec(app: App, platform: Platform, source: Source) -> Spec:
-    text = source.read(app.spec)
-    if text is None:
-        raise DeclarationError(
-            "deploys.spec",
-            f"`{app.repository}` has no `{app.spec}` at {source.commit.id[: changes.SHORT]}",
-            at=Place(app.spec),
-            hint=f"commit it, or say where it is: `spec:` of {app.ref}",
-        )
-    spec = platform.parse(text, app.spec, _variables(app, source))
+def _spec(app: App, platform: Platform, texts: Mapping[str, str]) -> Spec:
+    values = variables.read(texts[app.variables], app.variables) if app.variables else {}
+    spec = platform.parse(texts[app.spec], app.spec, values)
     if app.job and spec.job != app.job:
         raise DeclarationError(
             "deploys.spec",
@@ -150,15 +150,28 @@ def _spec(app: App, platform: Platform, source: Source) -> Spec:
     return spec
 
 
-def _variables(app: App, source: Source) -> Mapping[str, str]:
-    if not app.variables:
-        return {}
-    text = source.read(app.variables)
+def _texts(app: App, source: Source) -> Mapping[str, str]:
+    """Return the files that an app declares, by path, as they are at the commit."""
+    declared = {"spec": app.spec, "variables": app.variables}
+    return {path: _text(app, source, key, path) for key, path in declared.items() if path}
+
+
+def _text(app: App, source: Source, key: str, path: str) -> str:
+    text = source.read(path)
     if text is None:
         raise DeclarationError(
             "deploys.spec",
-            f"`{app.variables}` is not there at {source.commit.id[: changes.SHORT]}",
-            at=Place(app.variables),
-            hint=f"commit it, or leave out `variables:` of {app.ref}",
+            f"`{path}` is not in {app.name}'s repository at {source.commit.id[: changes.SHORT]}",
+            at=Place(path),
+            hint=f"commit it, or say where it is: `{key}:` of {app.ref}",
         )
-    return variables.read(text, app.variables)
+    return text
+
+
+def _open_secrets(texts: Mapping[str, str]) -> tuple[str, ...]:
+    found = [
+        f"{path}:{line} holds {what}: let it refer to one"
+        for path, text in texts.items()
+        for what, line in secrets(text)
+    ]
+    return tuple(found[:_MOST_SECRETS])

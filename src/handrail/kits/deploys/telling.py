@@ -19,7 +19,8 @@ from handrail.plans.model import Section
 _MOST_LINES = 200
 _MOST_COMMITS = 20
 _SECRET = re.compile(
-    r"(?i)((?:password|passwd|secret|token|credential|(?:api|access|private)[_-]?key)[^:]*: ).*"
+    r"(?i)((?:passw(?:or)?d|secret|token|credential|(?:_pass|_pwd|dsn)\b"
+    r"|(?:api|access|private)[_-]?key)[^:]*: ).*"
 )
 _IN_ADDRESS = re.compile(r"(://[^\s/@:]*:)[^\s/@]+@")
 
@@ -31,6 +32,7 @@ def sections(
     commits: Sequence[str],
     chosen: Sequence[str],
     running: Running | None,
+    secrets: Sequence[str] = (),
 ) -> tuple[Section, ...]:
     """Return the sections of a plan in their order; those with nothing to say are left out."""
     found = (
@@ -40,8 +42,13 @@ def sections(
         Section("commits", tuple(commits)),
         Section("images", tuple(chosen)),
         Section("health", (health(running),)),
+        Section("secrets", tuple(secrets)),
     )
-    return tuple(Section(one.title, shown(one.lines)) for one in found if one.lines)
+    return tuple(
+        one if one.title == "secrets" else Section(one.title, shown(one.lines))
+        for one in found
+        if one.lines
+    )
 
 
 def shown(lines: Sequence[str]) -> tuple[str, ...]:
