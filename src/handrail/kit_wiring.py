@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from handrail.core.world import Kit
-from handrail.errors import PlatformError, UsageError
+from handrail.errors import DeclarationError, PlatformError, UsageError
 from handrail.kits.deploys import declared
 
 if TYPE_CHECKING:
@@ -203,8 +203,15 @@ def _registry(world: World, resource: Resource) -> Registry:
 
 def _reviews(world: World, resource: Resource) -> Reviews | None:
     declared = resource.settings.get("review")
-    if not isinstance(declared, Mapping) or not (declared["github"] or declared["gitlab"]):
+    if not isinstance(declared, Mapping):
         return None
+    if bool(declared["github"]) == bool(declared["gitlab"]):
+        raise DeclarationError(
+            "estate.missing-key",
+            f"`review` of `{resource.ref}` names no forge, or two",
+            at=resource.place,
+            hint="review: {github: OWNER/NAME} or {gitlab: GROUP/NAME}",
+        )
     from handrail.adapters.forges import GitHubReviews, GitLabReviews
 
     address, url = declared.get("token"), str(declared["url"])

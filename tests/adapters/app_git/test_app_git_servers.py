@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from handrail.adapters.system import SystemClock
 from handrail.errors import HandrailError, PlatformError, UsageError
 from support.app_repositories import AppRepository, environment
 from support.git_http import GitHttp, git_http
-from support.sshd import Sshd, free_port, run_sshd
+from support.sshd import Sshd, free_port, run_sshd, wait_until
 
 __all__ = ["git_http"]
 
@@ -303,6 +304,18 @@ def test_one_that_was_killed_is_taken_up(scene: Scene, git_http: GitHttp) -> Non
         process.kill()
         process.communicate()
     assert scene.sources().open(url, "main").commit.id == made
+
+
+def test_ctrl_c_ends_git_too(scene: Scene, git_http: GitHttp) -> None:
+    """Whoever stops waiting leaves nobody behind who goes on asking."""
+    git_http.hangs = True
+    process = _begin(scene, f"{git_http.url}/shop/.git")
+    wait_until(lambda: git_http.requests, "the server was asked")
+    assert _running(git_http.url)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in errors
+    assert not [one for one in _running(git_http.url) if "git-remote" in one or "ls-remote" in one]
 
 
 def test_a_cache_that_is_damaged_is_made_anew(scene: Scene) -> None:
