@@ -90,6 +90,8 @@ def _look(server: Server, token: people.Token) -> None:
     declared = server.declarations.now()
     people.insist(declared.policy, token, "viewer", ())
     found = surveying.survey(server.world, declared)
+    apps = [one.name for one in declared.estate.of_kinds(("app",))]
+    server.metrics.count_apps(server.world.journal, apps)
     server.metrics.waiting.set(len(found["waiting"]))
     server.metrics.held.set(len(found["held"]))
     server.metrics.unfinished.set(len(found["unfinished"]))

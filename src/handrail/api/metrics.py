@@ -2,12 +2,16 @@
 
 Rules:
 - No label holds a person, a resource or a digest: their number has no bound, and names are facts.
+  An app alone is named: there are as many as the team declares.
+- How runs of apps ended is read from the journal, whoever ran them, and also before this server.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from threading import Lock
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -75,6 +79,14 @@ class Metrics:
             ("state",),
             registry=registry,
         )
+        self._app_runs = Counter(
+            "handrail_app_runs_total",
+            "Deploys, rollbacks, restarts and scalings of apps that ended, by how.",
+            ("app", "outcome"),
+            registry=registry,
+        )
+        self._read: dict[str, int] = {}
+        self._reading = Lock()
         self.commit_s = Histogram(
             "handrail_journal_commit_seconds",
             "Time until a record of the journal is durable.",
@@ -85,6 +97,17 @@ class Metrics:
     def text(self) -> bytes:
         """Return everything in the text format."""
         return generate_latest(self._registry)
+
+    def count_apps(self, journal: Journal, apps: Iterable[str]) -> None:
+        """Count how runs of these apps ended, as far as the journal has them by now."""
+        with self._reading:
+            for app in apps:
+                chain = f"resource-app/{app}"
+                for record in journal.records(chain, self._read.get(chain, 0)):
+                    self._read[chain] = record.sequence
+                    if record.kind == "run-ended":
+                        outcome = str(json.loads(record.body)["outcome"])
+                        self._app_runs.labels(app, outcome).inc()
 
     def count_stage(self, event: Mapping[str, Any]) -> None:
         """Count an errand's event, where it ends a stage."""
