@@ -374,7 +374,7 @@ def _fate(name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | Non
         same = encode({**old, "count": 0}) == encode({**new, "count": 0})
         kept, canaries = min(before, after), 0 if same else int(new.get("canaries", 0))
         fate = "ignore" if same else "destructive"
-        counts = {"canary": canaries, fate: kept - min(canaries, kept)}
+        counts = {"canary": canaries, fate: kept}  # canaries come besides
         counts |= {"place": max(after - before, 0), "stop": max(before - after, 0)}
     return GroupFate(name, {fate: count for fate, count in counts.items() if count})
 

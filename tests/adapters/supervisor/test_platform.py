@@ -258,6 +258,20 @@ def test_one_instance_answers_all_the_while(scene: SupervisorScene) -> None:
     assert {_answer(port), _answer(port + 1)} == {"2"}
 
 
+def test_canaries_stand_in_for_others(scene: SupervisorScene) -> None:
+    """On one machine a canary is one of the instances: as many as before, and a plan says so."""
+    deployed(scene, scene.text("1"), NOTE)
+    made = spec(scene, scene.text("2", canaries=1))
+    would = scene.platform.dry_run(made)
+    assert [dict(group.counts) for group in would.groups] == [{"destructive": 2}]
+    assert would.warnings == ("task web: 1 first, as canaries; the rest waits for them",)
+    deployment = scene.platform.apply(made, token(scene), {"handrail.run": "2"})
+    assert settled(scene, deployment, "canaries").healthy == (1, 2)
+    assert (_answer(scene.port), _answer(scene.port + 1)) == ("2", "1")
+    scene.platform.halt("shop", deployment)
+    assert (_answer(scene.port), _answer(scene.port + 1)) == ("2", "1")
+
+
 def test_a_version_that_ends_again_and_again_fails(scene: SupervisorScene) -> None:
     """What supervisord gives up is failed at once, long before its deadline; one still serves."""
     deployed(scene, scene.text("1"), NOTE)

@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -131,7 +131,7 @@ class SupervisorPlatform:
         names = sorted({*tasks.tasks(body), *state.placed})
         at_once = tasks.update(body).at_once
         fates = tuple(GroupFate(name, _fates(rolling, name), at_once) for name in names)
-        return DryRun(fates, differences(before, body), self._warnings(body))
+        return DryRun(fates, differences(before, body), tuple(_warnings(rolling)))
 
     def apply(self, spec: Spec, token: str, note: Mapping[str, str]) -> str:
         """Write the version and begin with it; see `ports.Platform`."""
@@ -370,13 +370,6 @@ class SupervisorPlatform:
             error.is_passing = True
             raise error
 
-    def _warnings(self, body: tasks.Body) -> tuple[str, ...]:
-        unchecked = [n for n, t in tasks.tasks(body).items() if not t.settings.get("check")]
-        return tuple(
-            f"task {name} has no check: that its process runs counts as healthy"
-            for name in unchecked
-        )
-
 
 def _clean(body: tasks.Body) -> tasks.Body:
     return {key: value for key, value in body.items() if key != tasks.EDITED}
@@ -429,15 +422,24 @@ def _fates(rolling: Rolling, name: str) -> dict[str, int]:
     count, there = (task.instances if task else 0), len(rolling.state.placed.get(name, ()))
     both = [(name, number) for number in range(min(count, there))]
     stay = sum(rolling.stays(one) for one in both)
-    canaries = min(tasks.update(rolling.body).canaries, len(both) - stay)
     fates = {
         "ignore": stay,
-        "canary": canaries,
-        "destructive": len(both) - stay - canaries,
+        "destructive": len(both) - stay,
         "place": max(count - there, 0),
         "stop": max(there - count, 0),
     }
     return {fate: number for fate, number in fates.items() if number}
+
+
+def _warnings(rolling: Rolling) -> Iterator[str]:
+    """Yield what a plan should say besides: canaries stand in for others, and are not added."""
+    canaries = tasks.update(rolling.body).canaries
+    for name, task in tasks.tasks(rolling.body).items():
+        fates = _fates(rolling, name)
+        if fates.get("destructive", 0) > canaries > 0:
+            yield f"task {name}: {canaries} first, as canaries; the rest waits for them"
+        if not task.settings.get("check"):
+            yield f"task {name} has no check: that its process runs counts as healthy"
 
 
 def _read(path: Path) -> str:
