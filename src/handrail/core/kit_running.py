@@ -246,7 +246,7 @@ class KitRun:
         if lane.decided.plan.steps[0].undo == drafting.IRREVERSIBLE:
             self._end(call, lane, "failed", why)
             return Acted("failed", f"{why}; {lane.decided.plan.undo_said}", going.as_body())
-        lane.talk.end("ill", why, ok=False)
+        lane.talk.end("ill", why.removeprefix("ill: "), ok=False)
         with self._world.locks.hold(lane.ref, f"undo of run {call.run}"):
             stage = lane.act.undo(lane.job(call, going.body))
         is_undone = stage.state == "done"
