@@ -7,8 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from handrail.core import kit_running, records, walks
 from handrail.core.outcome import OUTCOMES, Outcome
@@ -20,7 +19,6 @@ from handrail.ports import Engine
 
 # Gives what runs walks, for whoever asks; closed by whom it was given to.
 Engines = Callable[[World], Engine]
-_NEWEST = 200
 
 
 def request_id(*parts: object) -> str:
@@ -60,22 +58,7 @@ def ended(world: World, number: int) -> Outcome | None:
     stands = walks.standing(world, number)
     if stands.state != "ended":
         return None
-    told = last_word(world, number, walks.targets(world, number)[0])
+    told = records.run_end(world.journal, walks.targets(world, number)[0], number)
     said = {"done": "confirmed"}.get(stands.outcome) or str(told.get("outcome", stands.outcome))
     outcome = said if said in OUTCOMES else "failed"
     return Outcome(number, outcome, str(told.get("why") or stands.why))
-
-
-def last_word(world: World, number: int, target: str) -> Mapping[str, Any]:
-    """Return what the target's chain has of how a run ended; empty where it has nothing.
-
-    A lane that was ill and is put back has failed for its walk; here it says `undone`.
-    """
-    chain = f"resource-{target}"
-    last = world.journal.last(chain)
-    beyond = max(0, last.sequence - _NEWEST) if last else 0
-    for record in reversed(tuple(world.journal.records(chain, beyond))):
-        body = records.body(record)
-        if record.kind == "run-ended" and body.get("run") == number:
-            return body
-    return {}

@@ -16,7 +16,9 @@ from typing import Any
 from handrail.core import records
 from handrail.core.world import Declared, World
 from handrail.plans.chain import ANCHORS, CLOSED, OPENED
+from handrail.plans.fan_out import KIT_ACT
 from handrail.plans.notice import KINDS, Notice, notice_id
+from handrail.plans.walk_records import read_mark, read_walk
 from handrail.ports import Record
 
 BREAK_GLASS = "break-glass"
@@ -119,6 +121,10 @@ def _of_ended_walk(world: World, declared: Declared, chain: str) -> Iterator[Not
     outcome = str(body.get("outcome", ""))
     kind = "confirmed" if outcome == "done" else "failed"
     number, walk = _walk(world, chain)
+    lane = _lane_of_kit(world, chain)
+    if lane is not None:
+        yield _of_ended_lane(world, declared, last, number, lane)
+        return
     yield make(
         declared,
         (chain, last.sequence),
@@ -130,6 +136,63 @@ def _of_ended_walk(world: World, declared: Declared, chain: str) -> Iterator[Not
         person=str(walk.get("person", "")),
         next=f"handrail runs show {number}",
     )
+
+
+def _of_begun_walk(world: World, declared: Declared, chain: str) -> Iterator[Notice]:
+    """An operation of a kit on one target; of many targets the end alone is told."""
+    lane = _lane_of_kit(world, chain)
+    if lane is None:
+        return
+    number, walk = _walk(world, chain)
+    first = next(world.journal.records(chain))
+    yield make(
+        declared,
+        (chain, "begun"),
+        "begun",
+        title=f"run {number} has begun: {walk['title']}",
+        text=_summary(world, str(walk["digest"])),
+        time=first.time,
+        next=f"handrail runs show {number}",
+        **_of(number, lane),
+    )
+
+
+def _of_ended_lane(
+    world: World, declared: Declared, last: Record, number: int, lane: Mapping[str, str]
+) -> Notice:
+    told = records.run_end(world.journal, lane["target"], number)
+    body = _mark_body(last)
+    outcome = {"done": "confirmed"}.get(str(body.get("outcome", "")), str(body.get("outcome", "")))
+    outcome = str(told.get("outcome", outcome))
+    kind = outcome if outcome in {"confirmed", "undone"} else "failed"
+    said = _ENDED.get(outcome, ("", f"ended: {outcome}"))[1]
+    return make(
+        declared,
+        (last.chain, last.sequence),
+        kind,
+        title=f"run {number} {said}: {_what(lane)}",
+        text=str(told.get("why") or body.get("why", "")),
+        time=last.time,
+        next=f"handrail runs show {number}",
+        **_of(number, lane),
+    )
+
+
+def _lane_of_kit(world: World, chain: str) -> Mapping[str, str] | None:
+    """Return what the one operation of a kit is that a walk is; None where it is another walk."""
+    first = next(world.journal.records(chain), None)
+    if first is None or first.kind != "opened":
+        return None
+    walk = read_walk(read_mark(first.kind, first.time, first.body))
+    if len(walk.lanes) != 1 or walk.lanes[0].steps[-1].act != KIT_ACT:
+        return None
+    operation = walk.title.partition(" on ")[0]
+    return {"operation": operation, "target": walk.lanes[0].target, "person": walk.person}
+
+
+def _summary(world: World, digest: str) -> str:
+    last = world.journal.last(records.plan_chain(digest))
+    return str(records.body(last).get("summary", "")) if last is not None else ""
 
 
 def _of_plan(world: World, declared: Declared, chain: str) -> Iterator[Notice]:
@@ -322,6 +385,7 @@ def _of(number: int, request: Mapping[str, Any]) -> dict[str, Any]:
 _TOLD: Mapping[tuple[str, str], Callable[[World, Declared, str], Iterator[Notice]]] = {
     (CLOSED, "run"): _of_ended_run,
     (CLOSED, "walk"): _of_ended_walk,
+    (OPENED, "walk"): _of_begun_walk,
     (OPENED, "plans"): _of_plan,
     (OPENED, "hold"): _of_held_statement,
     (OPENED, "question"): _of_question,

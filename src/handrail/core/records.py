@@ -15,6 +15,7 @@ walk-<number>               the marks of a walk, written by its engine alone
 clone-<id>                  `made`, `destroyed`
 tokens                      `created`, `revoked`, `used` once an hour at most: never the token
 errand-<id>                 `opened`, `ended`: what a server began for a person
+hook-<app>/<delivery>       what became of a push that a web hook told: a kit's own, as is `hooked-`
 request-<hash>              `answered`: what a request with an idempotency key was told
 """
 
@@ -36,6 +37,7 @@ T = TypeVar("T")
 # How a person tells a plan: the beginning of its digest.
 DIGEST = re.compile(r"[0-9a-f]{4}-?[0-9a-f]{1,60}")
 _KEY_CHARACTERS = 16
+_NEWEST = 200
 SHORT = 8
 FANNED = "fanned"
 PLANNED = "planned"
@@ -102,6 +104,21 @@ def unfinished(journal: Journal, *resources: str) -> tuple[int, ...]:
     last = [journal.last(f"resource-{resource}") for resource in resources]
     open_runs = [body(one)["run"] for one in last if one and one.kind != "run-ended"]
     return tuple(dict.fromkeys(int(run) for run in open_runs))
+
+
+def run_end(journal: Journal, resource: str, run: int) -> dict[str, Any]:
+    """Return what a resource's chain has of how a run ended, newest; empty where it has nothing.
+
+    Of an operation of a kit that was ill, and put back, this says `undone`, where its walk failed.
+    """
+    chain = f"resource-{resource}"
+    last = journal.last(chain)
+    beyond = max(0, last.sequence - _NEWEST) if last else 0
+    for record in reversed(tuple(journal.records(chain, beyond))):
+        told = body(record)
+        if record.kind == "run-ended" and told.get("run") == run:
+            return told
+    return {}
 
 
 def proof(journal: Journal, resource: str) -> Proof | None:

@@ -24,14 +24,20 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "break-glass": ("incident", "somebody ran a plan without the approval that it needs"),
     "over-budget": ("warning", "a run was stopped or undone by its budget"),
     "failed": ("warning", "a run ended, and was not confirmed; or a backup failed"),
-    "refused": ("warning", "a scheduled run was refused"),
+    "undone": (
+        "warning",
+        "a deploy, or another operation of a kit, was put back: by its watch, or by somebody; who "
+        "is told of `failed` is told of it, too",
+    ),
+    "refused": ("warning", "a run of a schedule, or of a web hook, was refused"),
     "skipped": ("warning", "a scheduled time was missed, also of a backup"),
     "waiting": ("warning", "somebody has to act: approve, answer, resume"),
     "resolved": ("info", "what was expected has come after an incident"),
+    "begun": ("info", "a deploy, or another operation of a kit, has begun"),
     "confirmed": ("info", "a run was confirmed"),
     "test": ("info", "somebody tried a destination"),
 }
-BY_DEFAULT = tuple(kind for kind in KINDS if kind not in {"confirmed", "test"})
+BY_DEFAULT = tuple(kind for kind in KINDS if kind not in {"begun", "confirmed", "test"})
 _LONGEST_ID_CHARACTERS = 24
 
 
@@ -134,8 +140,9 @@ class Destination:
 
     def wants(self, notice: Notice) -> bool:
         """Whether it is told of `notice`."""
+        is_failed = notice.kind == "undone" and "failed" in self.kinds
         return (
-            notice.kind in self.kinds
+            (notice.kind in self.kinds or is_failed)
             and (not self.environments or notice.environment in self.environments)
             and (not self.resources or any(fnmatchcase(notice.resource, p) for p in self.resources))
         )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from handrail.core import acts, approving, noticing, records, walks
-from handrail.core.kit_act import Job, Stage
+from handrail.core.kit_act import Job, Stage, State
 from handrail.core.outcome import Outcome
 from handrail.core.walk_journal import Recorded, record
 from handrail.core.world import Declared, Kit, World
@@ -60,7 +60,7 @@ class Shop:
     running: str = "0" * 40
     applied: list[str] = field(default_factory=list)
     asked: list[Request] = field(default_factory=list)
-    look: str = "done"
+    state: State = "done"
     fails: HandrailError | None = None
     dies: Callable[[], None] = lambda: None
 
@@ -90,7 +90,7 @@ class Shop:
         self.dies()
         self.running = str(job.body["commit"])
         self.applied.append(self.running)
-        return Stage("done")
+        return Stage(self.state, "it does not answer" if self.state == "failed" else "")
 
     def follow(self, job: Job) -> Stage:
         """Look once."""
@@ -139,7 +139,9 @@ class AtOnce:
         fake = self._house.fake
         made = acts.acts(fake.world(), fake.declared, lambda _: fake.talk)
         walk = walks.standing(self._world, run).walk
-        return Driven(self._world, made, walk, run).go()
+        stands = Driven(self._world, made, walk, run).go()
+        self._world.journal.close(records.walk_chain(run))  # as every engine does at the end
+        return stands
 
     def close(self) -> None:
         """Do nothing."""
@@ -462,12 +464,7 @@ def test_died_between_begun_and_its_record(house: House, monkeypatch: pytest.Mon
 def test_ill_push_is_put_back(house: House) -> None:
     """How its run ended is noted; nothing tries it again."""
 
-    class _Ill(Shop):
-        def apply(self, job: Job) -> Stage:
-            super().apply(job)
-            return Stage("failed", "it does not answer")
-
-    ill = _Ill()
+    ill = Shop(state="failed")
     kit = house.fake.kits[0]
     house.fake.kits = (replace(kit, acts=lambda _: {"deploys.deploy": ill}),)
     name = house.take()
@@ -502,3 +499,46 @@ def test_records_hold_no_body(house: House) -> None:
     """Of what was sent the journal has the commit, the branch and a digest, and nothing else."""
     house.take(content=b"the whole body, with mail addresses")
     assert "mail" not in str(list(_bodies(house)))
+
+
+def told(house: House) -> list[tuple[str, str, str, int]]:
+    """Return what the journal has to tell people outside, in order."""
+    found, _ = noticing.since(house.fake.world(), house.fake.declared, {})
+    return [(one.kind, one.title, one.resource, one.run) for one in found]
+
+
+def test_a_deploy_is_told_when_it_begins_and_when_it_is_confirmed(house: House) -> None:
+    """Each with its app, so that a destination may be for some apps alone."""
+    house.carry(house.take())
+    assert told(house) == [
+        ("begun", "run 1 has begun: deploy on app/shop", "app/shop", 1),
+        ("confirmed", "run 1 is confirmed: deploy on app/shop", "app/shop", 1),
+    ]
+    found, _ = noticing.since(house.fake.world(), house.fake.declared, {})
+    assert (found[0].text, found[0].environment) == ("deploy aaaaaaa", "test")
+    assert found[0].person == found[1].person == "ci@hooks/shop"
+
+
+def test_a_deploy_that_is_put_back_is_told_as_such(house: House) -> None:
+    """Who is told of what failed is told of it, too; why is what the watch saw."""
+    ill = Shop(state="failed")
+    kit = house.fake.kits[0]
+    house.fake.kits = (replace(kit, acts=lambda _: {"deploys.deploy": ill}),)
+    house.carry(house.take())
+    assert told(house)[-1] == ("undone", "run 1 was undone: deploy on app/shop", "app/shop", 1)
+    found, _ = noticing.since(house.fake.world(), house.fake.declared, {})
+    assert "put back" in found[-1].text
+    (team,) = house.fake.declared.notifications.to.values()
+    assert [team.wants(one) for one in found] == [False, True]
+
+
+def test_who_wants_to_know_what_has_begun(house: House) -> None:
+    """`begun` is told to those who name it, and by default to nobody."""
+    text = NOTIFY.replace(", for: [waiting, refused, confirmed, failed]", "")
+    house.fake.write(
+        "notifications.yaml", f"{text}  all: {{slack: {{url: {{env: X}}}}, for: begun}}\n"
+    )
+    house.carry(house.take())
+    found, _ = noticing.since(house.fake.world(), house.fake.declared, {})
+    notifications = house.fake.declared.notifications
+    assert [notifications.routed(one) for one in found] == [("all",), ()]
