@@ -54,6 +54,8 @@ class Lamps:
     applied: int = 0
     undone: int = 0
     away: int = 0
+    blind: int = 0
+    broken: str = ""
 
     def set(self, name: str, colour: str, serial: int) -> None:
         """Compare and set."""
@@ -96,6 +98,8 @@ class Light:
 
     def apply(self, job: Job) -> Stage:
         """Set it."""
+        if self.lamps.broken == "apply":
+            raise ZeroDivisionError("a defect")
         serial = job.body["serial"]
         assert isinstance(serial, int)
         self.lamps.set(job.resource.name, str(job.body["colour"]), serial)
@@ -104,6 +108,8 @@ class Light:
 
     def follow(self, job: Job) -> Stage:
         """Look once."""
+        if self.lamps.broken == "follow":
+            raise PlatformError("platform.denied", "the key is another now")
         if self.lamps.away:
             self.lamps.away -= 1
             error = PlatformError("platform.unreachable", "no leader")
@@ -115,6 +121,9 @@ class Light:
 
     def found(self, job: Job) -> Stage:
         """Tell by the serial."""
+        if self.lamps.blind:
+            self.lamps.blind -= 1
+            raise PlatformError("platform.unreachable", "no leader")
         serial = job.body["serial"]
         assert isinstance(serial, int)
         now = self.lamps.colours[job.resource.name]
@@ -124,6 +133,8 @@ class Light:
 
     def undo(self, job: Job) -> Stage:
         """Put back what was there."""
+        if self.lamps.broken == "undo":
+            raise PlatformError("platform.denied", "the key is another now")
         serial, was = job.body["serial"], str(job.body["was"])
         assert isinstance(serial, int)
         colour, now = self.lamps.colours[job.resource.name]
@@ -429,3 +440,56 @@ def test_kit_says_the_order(house: House) -> None:
     house.fake.kits = (replace(house.fake.kits[0], order=lambda _, refs: tuple(reversed(refs))),)
     fanned = fanning.plan(house.fake.world(), house.fake.declared, "light")
     assert [child.target for child in fanned.fan_out.children] == ["lamp/door", "lamp/desk"]
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_away_while_it_recovers(house: House, looks: int) -> None:
+    """An engine that comes back while the platform is away asks it again, and nobody else."""
+    walk = house.walk()
+    walk.dies = lambda mark: mark.kind == "later"
+    with pytest.raises(Died):
+        walk.go()
+    walk.dies = lambda _: False
+    house.lamps.blind = looks
+    assert walk.go().outcome == "done"
+    assert house.lamps.applied == 1
+
+
+def test_away_for_ever(house: House) -> None:
+    """A platform that never tells what became of it ends the run as unknown, and lets go."""
+    walk = house.walk()
+    walk.dies = lambda mark: mark.kind == "later"
+    with pytest.raises(Died):
+        walk.go()
+    walk.dies = lambda _: False
+    house.lamps.blind = 1_000
+    stands = walk.go()
+    assert stands.outcome == "failed"
+    assert "nobody knows" in next(iter(stands.steps.values())).why
+    assert house.ends() == ["failed"]
+
+
+def test_denied_while_followed(house: House) -> None:
+    """A platform that lets nobody in any more is silence: it is put back."""
+    house.lamps.broken = "follow"
+    assert house.walk().go().outcome == "failed"
+    assert (house.lamps.colours["desk"][0], house.ends()) == ("white", ["undone"])
+
+
+def test_undo_that_fails(house: House) -> None:
+    """What cannot be put back is said to be so, and the target is let go."""
+    house.fake.checks.set(ROOM_HEALTH, WELL, ILL)
+    house.lamps.broken = "undo"
+    stands = house.walk().go()
+    assert "NOT put back" in next(iter(stands.steps.values())).why
+    assert house.ends() == ["undo-failed"]
+    assert not records.unfinished(house.fake.journal, "lamp/desk")
+
+
+def test_defect_lets_go(house: House) -> None:
+    """A defect of a kit ends its run, and the target does not stay held by it."""
+    house.lamps.broken = "apply"
+    assert house.walk().go().outcome == "failed"
+    assert house.ends() == ["failed"]
+    house.lamps.broken = ""
+    assert all(d.guard != "lock" or d.verdict == "allow" for d in house.decide().plan.decisions)

@@ -22,7 +22,7 @@ from handrail.core.deciding import Decided
 from handrail.core.kit_act import Job, KitAct, Stage
 from handrail.core.watching import Probe, Rounds
 from handrail.core.world import Declared, Talk, World
-from handrail.errors import PlatformError, RefusedError, UsageError
+from handrail.errors import HandrailError, PlatformError, RefusedError, UsageError
 from handrail.plans import drafting
 from handrail.plans.canonical import time_text
 from handrail.plans.fan_out import KIT_ACT
@@ -32,6 +32,8 @@ from handrail.ports import ActCall, Acted
 
 # Of a gap between two rounds at most so many count: the engine was down, or the clock jumped.
 _COUNTED_ROUNDS = 3
+# Between two looks at a platform that is away.
+_AWAY_LOOK_S = 5.0
 
 
 def walk_of(plan: Plan, person: str) -> Walk:
@@ -60,7 +62,7 @@ class _Going:
     """What a lane's last mark keeps.
 
     Attributes:
-        stage: `following` or `watching`.
+        stage: `uncertain` (whether it was applied), `following` or `watching`.
         body: of the kit's last stage.
         since: when it was applied, ISO 8601 UTC.
     """
@@ -115,13 +117,24 @@ class KitRun:
 
     def do(self, call: ActCall) -> Acted:
         """Begin it, or look at it once."""
+        try:
+            return self._do(call)
+        except Exception as error:
+            self._close(call, error)
+            raise
+
+    def _do(self, call: ActCall) -> Acted:
         going = _Going.read(call)
         if going is None:
             return self._begin(call)
         lane = self._lane(call)
-        if going.stage == "following":
-            return self._follow(call, lane, going)
-        return self._watch(call, lane, going)
+        match going.stage:
+            case "uncertain":
+                return self._find_out(call, lane, going)
+            case "following":
+                return self._follow(call, lane, going)
+            case _:
+                return self._watch(call, lane, going)
 
     def check(self, call: ActCall) -> Acted:
         """Say what became of it, as the platform tells."""
@@ -129,7 +142,13 @@ class KitRun:
         if going is not None:
             return self._later(going, 0.0)
         lane = self._lane(call)
-        stage = lane.act.found(lane.job(call, {}))
+        try:
+            stage = lane.act.found(lane.job(call, {}))
+        except PlatformError as error:
+            # Nobody is asked while only the platform can tell, and is away.
+            uncertain = replace(self._following(call, Stage("going")), stage="uncertain")
+            lane.talk.end("look", error.message, ok=False)
+            return self._later(uncertain, _AWAY_LOOK_S)
         if stage.state == "never":
             return Acted("never", stage.why)
         if stage.state == "unknown":
@@ -162,11 +181,7 @@ class KitRun:
             if call.run not in records.unfinished(world.journal, lane.ref):
                 begun = {"run": call.run, "attempt": call.attempt, "digest": plan.digest}
                 world.journal.append(f"resource-{lane.ref}", "run-begun", begun)
-            try:
-                stage = lane.act.apply(lane.job(call, {}))
-            except RefusedError as error:
-                self._end(call, lane, "refused", error.message)
-                raise
+            stage = lane.act.apply(lane.job(call, {}))
         return self._after_look(call, lane, self._following(call, stage), stage)
 
     def _decide(self, world: World, plan: Plan, cover: Cover) -> Decided:
@@ -188,28 +203,44 @@ class KitRun:
         glass = None if decided.plan.verdict == "allow" else breaking.found(world, decided.plan)
         return breaking.judged_behind(world, decided, glass) if glass else decided
 
+    def _find_out(self, call: ActCall, lane: _Lane, going: _Going) -> Acted:
+        """Ask the platform again what became of it, which it could not tell before."""
+        try:
+            stage = lane.act.found(lane.job(call, {}))
+        except PlatformError as error:
+            stage = Stage("unknown", error.message, again_s=_AWAY_LOOK_S)
+        if stage.state == "unknown" and self._passed_s(going) <= lane.timeout_s:
+            return self._later(going, stage.again_s)
+        if stage.state in {"never", "unknown"}:
+            said = "it never began" if stage.state == "never" else "nobody knows what became of it"
+            why = f"{said}: {stage.why}"
+            self._end(call, lane, "failed", why)
+            return Acted("failed", why, going.as_body())
+        return self._after_look(call, lane, self._following(call, stage), stage)
+
     def _follow(self, call: ActCall, lane: _Lane, going: _Going) -> Acted:
         try:
             stage = lane.act.follow(lane.job(call, going.body))
-        except PlatformError as error:
-            if not error.is_passing:
-                raise
+        except HandrailError as error:
             # A leader that is lost comes back; silence has an end all the same.
-            stage = Stage("going", error.message, going.body)
+            is_passing = isinstance(error, PlatformError) and error.is_passing
+            stage = Stage("going" if is_passing else "failed", error.message, going.body)
         return self._after_look(call, lane, replace(going, body=stage.body or going.body), stage)
 
     def _after_look(self, call: ActCall, lane: _Lane, going: _Going, stage: Stage) -> Acted:
-        now = self._world.clock.now()
         if stage.state == "done":
             return self._watch(call, lane, replace(going, stage="watching"))
         if stage.state == "failed":
             return self._put_back(call, lane, going, stage.why)
-        passed_s = (now - datetime.fromisoformat(going.since)).total_seconds()
+        passed_s = self._passed_s(going)
         if passed_s > lane.timeout_s:
             why = f"not healthy after {lane.timeout_s} s: {stage.why or 'nothing is known of it'}"
             return self._put_back(call, lane, going, why)
         lane.talk.progress(round(passed_s), lane.timeout_s)
         return self._later(going, stage.again_s)
+
+    def _passed_s(self, going: _Going) -> float:
+        return (self._world.clock.now() - datetime.fromisoformat(going.since)).total_seconds()
 
     def _following(self, call: ActCall, stage: Stage) -> _Going:
         now = time_text(self._world.clock.now())
@@ -247,8 +278,11 @@ class KitRun:
             self._end(call, lane, "failed", why)
             return Acted("failed", f"{why}; {lane.decided.plan.undo_said}", going.as_body())
         lane.talk.end("ill", why.removeprefix("ill: "), ok=False)
-        with self._world.locks.hold(lane.ref, f"undo of run {call.run}"):
-            stage = lane.act.undo(lane.job(call, going.body))
+        try:
+            with self._world.locks.hold(lane.ref, f"undo of run {call.run}"):
+                stage = lane.act.undo(lane.job(call, going.body))
+        except HandrailError as error:
+            stage = Stage("failed", error.message)
         is_undone = stage.state == "done"
         said = f"{why}; {'put back' if is_undone else 'NOT put back'}: {stage.why}"
         outcome = "undone" if is_undone else "undo-failed"
@@ -273,6 +307,13 @@ class KitRun:
                 "summary": plan.summary,
             },
         )
+
+    def _close(self, call: ActCall, error: Exception) -> None:
+        """Let no run hang in the target's chain that its walk has ended."""
+        lane = self._lane(call)
+        if call.run in records.unfinished(self._world.journal, lane.ref):
+            outcome = "refused" if isinstance(error, RefusedError) else "failed"
+            self._end(call, lane, outcome, str(error))
 
     def _lane(self, call: ActCall) -> _Lane:
         plan = records.find_plan(self._world.journal, str(call.body["plan"]))
