@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from handrail.errors import PlatformError, RefusedError, UsageError
-from handrail.kits.deploys.model import DryRun, GroupFate, Spec
+from handrail.kits.deploys.model import DryRun, GroupFate, Running, Spec
+from handrail.testing.platform import FakePlatform
 from support.apps import REPOSITORY, SHOP_HEALTH, SPEC, Apps, make_apps, section, text
 from support.worlds import ANA, BEN, CHI, ILL, WELL
 
@@ -167,6 +169,37 @@ def test_rollout_that_goes_wrong_is_put_back(apps: Apps, fate: str) -> None:
     apps.known.fates["shop"] = [fate]  # type: ignore[list-item]  # a test's word
     assert apps.run().outcome == "failed"
     assert (apps.runs(), apps.ends()) == ("1", ["confirmed", "undone"])
+
+
+class Slow(FakePlatform):
+    """A platform that puts back by itself, and is healthy so many looks later."""
+
+    ill = 5
+
+    def current(self, job: str) -> Running | None:
+        found = super().current(job)
+        if found is not None and found.spec.body["version"] == "1" and "rollout" in self.seen:
+            self.ill -= 1
+            return replace(found, healthy=(3 if self.ill <= 0 else 1, 3))
+        return found
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+
+def test_what_the_platform_puts_back_is_waited_for(tmp_path: Path) -> None:
+    """Put back by the platform itself, it counts as undone once it is healthy."""
+    platform = Slow()
+    apps = make_apps(tmp_path / "team", platform)
+    apps.deployed("1")
+    apps.commit("2")
+    platform.fates["shop"] = ["reverted"]
+    decided = apps.ready()
+    platform.hear = platform.seen.append
+    apps.walk(decided).go()
+    assert (apps.ends()[-1], platform.ill) == ("undone", 0)
+    assert "the platform has put back" in apps.whys()[-1]
 
 
 def test_first_version_that_fails_is_stopped(apps: Apps) -> None:

@@ -1,4 +1,4 @@
-"""Bringing a version to a platform, following it, finding it again, putting back the former.
+"""Bringing a version to a platform, following it, and finding it again.
 
 Rules:
 - Compare-and-set, both ways: what somebody else changed meanwhile is told, and not overwritten.
@@ -9,55 +9,31 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from handrail.core import watching
 from handrail.core.kit_act import Job, Stage
 from handrail.core.watching import Rounds
-from handrail.errors import HandrailError, PlatformError, RefusedError, UsageError
-from handrail.kits.deploys import changes, declared, telling
+from handrail.errors import HandrailError, PlatformError, RefusedError
+from handrail.kits.deploys import changes, declared
 from handrail.kits.deploys.apps import app_of, platform_of
-from handrail.kits.deploys.changes import Change, change_of
+from handrail.kits.deploys.bringing import DEPLOYMENT, LOOK_S, At, bring
+from handrail.kits.deploys.changes import change_of
+from handrail.kits.deploys.putting_back import PuttingBack
 from handrail.plans.drafting import watched
 
 if TYPE_CHECKING:
-    from handrail.kits.deploys.model import Running, Spec
+    from handrail.kits.deploys.model import Running
     from handrail.kits.deploys.outside import Outside
-    from handrail.kits.deploys.ports import Platform
 
-T = TypeVar("T")
-# Longer than any leader's election, shorter than anybody's patience with a broken version.
-UNDO_S = 300.0
-AWAY_S = 60.0
 # Canaries are watched as long as the app's own soak, and this at most: the operation has an end.
 CANARIES_S = 120
-LOOK_S = 1.0
 CANARY_LOOK_S = 2.0
-DEPLOYMENT, LOOKS = "deployment", "looks"
+LOOKS = "looks"
 # Each look is a record of the journal: up to so many looks, so many seconds between two.
 _LOOKS_S = ((10, LOOK_S), (30, 2.0))
 _SELDOM_S = 5.0
-
-
-@dataclass(frozen=True)
-class At:
-    """Where one job stands: its change, the platform, and the note that its run writes down."""
-
-    job: Job
-    change: Change
-    platform: Platform
-    note: Mapping[str, str]
-
-    @property
-    def name(self) -> str:
-        """Of the job on the platform."""
-        return self.change.spec.job
-
-    def running(self) -> Running | None:
-        """Return what runs now."""
-        return self.platform.current(self.name)
 
 
 class Changing:
@@ -134,10 +110,8 @@ class Changing:
         at = self.at(job)
         if not at.change.changes:
             return Stage("done", "nothing was changed")
-        try:
-            return self._patiently(job, AWAY_S, lambda: self._put_back(at))
-        except HandrailError as error:
-            return Stage("failed", error.message)
+        outside = self.outside
+        return PuttingBack(outside.world.clock, outside.sources, self.whose).put_back(at)
 
     def at(self, job: Job) -> At:
         """Return where a job stands."""
@@ -151,22 +125,12 @@ class Changing:
     def begin(self, at: At) -> str:
         """Bring it, compare-and-set; return what `rollout` finds it by. Twice equals once."""
         change = at.change
-        return self._bring(at, change.spec, change.token, at.note, change.commit)
+        sources = self.outside.sources
+        return bring(sources, at, change.spec, change.token, at.note, change.commit)
 
     def whose(self, at: At, running: Running | None) -> changes.Whose:
         """Return whose doing it is that this runs; `ours` where `begin` brought it."""
         return changes.whose(at.change, running, at.note, at.job.run)
-
-    def _bring(self, at: At, spec: Spec, token: str, note: Mapping[str, str], commit: str) -> str:
-        """Apply a specification; bring its files there first, where they are not."""
-        try:
-            return at.platform.apply(spec, token, note)
-        except UsageError as error:
-            if error.code != "deploys.nothing" or not (spec.files and commit):
-                raise
-        source = self.outside.sources.open(at.change.repository, commit)
-        at.platform.stage(spec, source.files(spec.files))
-        return at.platform.apply(spec, token, note)
 
     def _canaries(self, at: At, deployment: str) -> Stage:
         """Watch canaries one round; promote them when they were well long enough."""
@@ -191,54 +155,6 @@ class Changing:
         job.say(f"canaries were well for {soak_s} s: promoted")
         return Stage("going", "canaries are promoted", {DEPLOYMENT: deployment}, LOOK_S)
 
-    def _put_back(self, at: At) -> Stage:
-        running = at.running()
-        whose = self.whose(at, running)
-        if running is None or whose not in {"ours", "put back"}:
-            return _not_ours(at, running, whose)
-        before = at.change.before
-        if before is None:
-            at.platform.remove(at.name, running.token)
-            return Stage("done", f"{at.name} is stopped: nothing ran before")
-        if whose == "ours":
-            _halt(at)
-        note = changes.note_put_back(at.change, at.job.run)
-        commit = before.note.get(changes.COMMIT, "")
-        deployment = self._bring(at, before.spec, running.token, note, commit)
-        said = telling.version_said(before, "")
-        at.job.say(f"putting back {said}")
-        return self._settle(at, deployment, said)
-
-    def _settle(self, at: At, deployment: str, said: str) -> Stage:
-        """Wait until what was put back is healthy."""
-        clock = self.outside.world.clock
-        until_s = clock.elapsed_s() + UNDO_S
-        while True:
-            left_s = until_s - clock.elapsed_s()
-            rollout = self._patiently(
-                at.job, left_s, lambda: at.platform.rollout(at.name, deployment, LOOK_S)
-            )
-            if rollout.state == "healthy":
-                return Stage("done", f"{said} runs again")
-            if rollout.state == "canaries":
-                at.platform.promote(at.name, deployment)
-            if rollout.state in {"failed", "reverted"} or left_s <= 0 or at.job.is_over():
-                why = rollout.why or "it is not healthy yet"
-                return Stage("failed", f"{said} was put back, and is not seen healthy: {why}")
-            clock.sleep(LOOK_S)
-
-    def _patiently(self, job: Job, patience_s: float, ask: Callable[[], T]) -> T:
-        """Return what `ask` does; ask again for a while where the platform is away."""
-        clock = self.outside.world.clock
-        until_s = clock.elapsed_s() + patience_s
-        while True:
-            try:
-                return ask()
-            except PlatformError as error:
-                if not error.is_passing or job.is_over() or clock.elapsed_s() >= until_s:
-                    raise
-                clock.sleep(LOOK_S)
-
 
 def later(job: Job, why: str, deployment: str) -> Stage:
     """Return that it goes on; the longer it lasts, the seldomer it is looked at."""
@@ -253,21 +169,3 @@ def _rounds(before: Mapping[str, object]) -> Rounds:
     if not isinstance(count, int) or not isinstance(bad, Mapping):
         return Rounds()
     return Rounds(count, {str(name): int(many) for name, many in bad.items()})
-
-
-def _not_ours(at: At, running: Running | None, whose: changes.Whose) -> Stage:
-    """Say what runs in the place of what is to be put back: nobody else's work is undone."""
-    if whose == "before":
-        return Stage("done", "what was there before runs")
-    if running is None:
-        return Stage("failed", f"somebody else stopped {at.name}: that is left as it is")
-    by = running.note.get(changes.PERSON)
-    said = f" by {by} in run {running.note.get(changes.RUN)}" if by else ""
-    return Stage("failed", f"{at.name} was changed{said} since: that is left as it is")
-
-
-def _halt(at: At) -> None:
-    """Let what was begun go no further."""
-    deployment = str(at.job.before.get(DEPLOYMENT, ""))
-    if deployment:
-        at.platform.halt(at.name, deployment)

@@ -14,7 +14,8 @@ from handrail.core.kit_act import Job, Stage
 from handrail.errors import RefusedError, UsageError
 from handrail.kits.deploys import fates, telling
 from handrail.kits.deploys.apps import app_of, is_production, platform_of
-from handrail.kits.deploys.changing import DEPLOYMENT, LOOK_S, later
+from handrail.kits.deploys.bringing import DEPLOYMENT, LOOK_S
+from handrail.kits.deploys.changing import later
 from handrail.kits.deploys.drafting import needing, touched
 from handrail.kits.deploys.scaling import counts_of, job_of
 from handrail.plans.drafted import Draft

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from handrail.errors import UsageError
 from handrail.kits.deploys import changes, fates, history, telling
 from handrail.kits.deploys.apps import app_of, platform_of
+from handrail.kits.deploys.bringing import At
 from handrail.kits.deploys.changes import Change
-from handrail.kits.deploys.changing import At, Changing
+from handrail.kits.deploys.changing import Changing
 from handrail.kits.deploys.deploying import when
 from handrail.kits.deploys.drafting import Case, draft_of
 from handrail.kits.deploys.model import DryRun, GroupFate
@@ -57,7 +58,11 @@ class ScaleApp(Changing):
                 platform=at,
                 estate=estate,
                 identity=platform.identify(),
-                change=_change(app.ref, at.ref, running, group, count, changes_it=dry.changes),
+                change=replace(
+                    _change(app.ref, at.ref, running, group, count),
+                    changes=dry.changes,
+                    repository=app.repository,
+                ),
                 dry=dry,
                 summary=f"scale {group} of {app.name} from {was} to {count} on {at.ref}",
                 sections=(
@@ -154,9 +159,7 @@ def _dry(counts: Mapping[str, int], group: str, count: int) -> DryRun:
     return DryRun(tuple(groups), ())
 
 
-def _change(
-    app: str, platform: str, running: Running, group: str, count: int, *, changes_it: bool
-) -> Change:
-    made = Change(app, platform, running.spec, changes.before_of(running), changes_it)
+def _change(app: str, platform: str, running: Running, group: str, count: int) -> Change:
+    made = Change(app, platform, running.spec, changes.before_of(running), changes=True)
     commit = running.note.get(changes.COMMIT, "")
     return replace(made, commit=commit, group=group, count=count)
