@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import shlex
 import signal
 import subprocess
@@ -365,6 +366,18 @@ def test_a_path_leads_to_the_team_or_beside_it(scene: Scene, tmp_path: Path) -> 
     assert scene.sources().open("apps/own", "main").commit.id == inside
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_a_path_of_another_user_is_not_trusted(scene: Scene) -> None:
+    """Git does not read what somebody else could have prepared; what to do is said."""
+    scene.shop.commit({"a": "1"})
+    for path in (scene.shop.root, *scene.shop.root.rglob("*")):
+        os.chown(path, 65534, 65534)
+    error = failure(scene, "../shop")
+    assert (is_passing(error), "safe.directory" in error.hint) == (False, True)
+    (scene.folder / "home/.gitconfig").write_text(f"[safe]\n directory = {scene.shop.root}/.git\n")
+    assert scene.sources().open("../shop", "main").read("a") == "1"
+
+
 @pytest.mark.parametrize("name", ["none", "file", "empty"])
 def test_a_path_that_is_no_repository_is_told(scene: Scene, name: str) -> None:
     """Nothing, a bundle or other file, a folder without a repository."""
@@ -398,6 +411,16 @@ def test_a_repository_is_read_over_ssh(scene: Scene, sshd: Sshd) -> None:
         file.write(f" HostKeyAlias [127.0.0.1]:{sshd.port}\n")
     short = f"git.example:{shlex.quote(str(scene.shop.root))}"
     assert scene.sources(config=config).open(short, "main").read("a") == "1"
+
+
+def test_the_persons_own_ssh_is_called(scene: Scene, sshd: Sshd) -> None:
+    """`core.sshCommand` of the person's git config, and nobody is asked all the same."""
+    made = scene.shop.commit({"a": "1"})
+    config = _ssh_config(scene, sshd)
+    own = scene.folder / "home/.gitconfig"
+    own.write_text(f'[core]\n sshCommand = "ssh -F {config}"\n')
+    url = f"ssh://127.0.0.1:{sshd.port}{scene.shop.root}"
+    assert scene.sources().open(url, "main").commit.id == made
 
 
 def test_a_host_that_is_not_known_is_refused(scene: Scene, sshd: Sshd) -> None:

@@ -147,9 +147,9 @@ class Git:
             "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_ASKPASS": "",
             "SSH_ASKPASS_REQUIRE": "never",
-            "GIT_SSH_COMMAND": _ssh(environment),
             "TZ": "UTC",
         }
+        self._ssh = _ssh(environment)
 
     def ask(self, arguments: Sequence[str], *, stdin: bytes = b"") -> Done:
         """Ask what lies here alone: nothing is fetched, not even what is missing."""
@@ -164,11 +164,21 @@ class Git:
             PlatformError: it does not answer, lets nobody in, or sends too much.
             LocalTroubleError: something else is wrong, perhaps here.
         """
-        allowed = "https:ssh" if self.where.transport in {"https", "ssh"} else self.where.transport
-        done = self._run(arguments, bounds, {"GIT_ALLOW_PROTOCOL": allowed}, stdin)
+        transport = self.where.transport
+        more: dict[str, str] = {"GIT_ALLOW_PROTOCOL": transport}
+        if transport in {"https", "ssh"}:  # the person's `insteadOf` may turn one into the other
+            more = {"GIT_ALLOW_PROTOCOL": "https:ssh", "GIT_SSH_COMMAND": self._ssh_command()}
+        done = self._run(arguments, bounds, more, stdin)
         if done.code != 0:
             raise failed(self.where, done)
         return done.out
+
+    def _ssh_command(self) -> str:
+        """Return how ssh is called: as the person says, but that nobody is asked."""
+        if not self._ssh:
+            found = self.ask(["config", "--get", "core.sshCommand"]).out.decode("utf-8", "replace")
+            self._ssh = found.strip() or "ssh"
+        return f"{self._ssh} {_SSH}"
 
     def _run(
         self,
@@ -269,11 +279,9 @@ def _try_by_hand(where: Where) -> str:
 
 
 def _ssh(environment: Mapping[str, str]) -> str:
-    """Return how ssh is called: as the person says, but that nobody is asked."""
-    own = environment.get("GIT_SSH_COMMAND", "")
+    """Return how ssh is called by this environment; empty where it does not say."""
     config = environment.get("HANDRAIL_SSH_CONFIG", "")
-    command = own or ("ssh -F " + _quoted(config) if config else "ssh")
-    return f"{command} {_SSH}"
+    return environment.get("GIT_SSH_COMMAND", "") or (config and f"ssh -F {_quoted(config)}")
 
 
 def _quoted(text: str) -> str:

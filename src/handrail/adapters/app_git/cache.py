@@ -97,7 +97,13 @@ class Cache:
     # --- asking the far side -------------------------------------------------------------------
 
     def advertised(self) -> Mapping[str, str]:
-        """Return `refs/heads/...` and `refs/tags/...` as they are there now, tags unpeeled."""
+        """Return `refs/heads/...` and `refs/tags/...` as they are there now, tags unpeeled.
+
+        Needs no lock where there is a cache: it writes nothing.
+        """
+        if (self.folder / "HEAD").exists():
+            with contextlib.suppress(LocalTroubleError):
+                return self._advertised()
         return self._repaired(self._advertised)
 
     def fetch(self, ref: str) -> None:
@@ -120,10 +126,12 @@ class Cache:
         """Return our name for a branch or tag that was fetched alone."""
         return f"refs/handrail/{sha256(ref)}"
 
-    def tip(self, own: str) -> str:
-        """Return what our name for a ref is at here; empty where it was never fetched."""
-        done = self.git.ask(["rev-parse", "--verify", "--quiet", "--end-of-options", own])
-        return done.out.decode("ascii", "replace").strip() if done.code == 0 else ""
+    def at(self, own: str) -> tuple[str, str]:
+        """Return what our name for a ref is at, and the commit that leads to; empty for none."""
+        found = self.git.ask(["rev-parse", own, f"{own}^{{commit}}"]).out.decode("ascii", "replace")
+        ids = [line if _HEX.fullmatch(line) else "" for line in found.splitlines()[:2]]
+        one, commit = (*ids, "", "")[:2]
+        return one, commit
 
     def commits(self, beginning: str) -> tuple[str, ...]:
         """Return the commits here whose ids begin so."""

@@ -107,9 +107,10 @@ def _named(there: Mapping[str, str], ref: str) -> list[str]:
 
 def _fetched(cache: Cache, there: Mapping[str, str], name: str) -> str:
     own = cache.own(name)
-    if cache.tip(own) != there[name]:
+    here, commit = cache.at(own)
+    if here != there[name]:
         cache.fetch(name)
-    commit = cache.tip(f"{own}^{{commit}}")
+        _, commit = cache.at(own)
     if not commit:
         raise UsageError("source.no-ref", f"the tag `{_short(name)}` leads to no commit")
     return commit

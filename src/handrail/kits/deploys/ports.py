@@ -197,7 +197,8 @@ class Sources(Protocol):
 
         Raises:
             UsageError: `source.no-ref` (names near ones), `source.refused` (`file://`, `ext::` and
-                other transports that run programs, a path with `..` out of the root).
+                other transports that run programs, a relative path that leads further than beside
+                the team's repository).
             PlatformError: it does not answer, or lets nobody in; no credential is shown.
         """
 
