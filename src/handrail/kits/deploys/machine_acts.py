@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from handrail.core.kit_act import Job, Stage
@@ -19,6 +20,7 @@ from handrail.kits.deploys import capacity
 from handrail.kits.deploys.apps import is_production, platform_of
 from handrail.kits.deploys.capacity import IN_SERVICE, Ground, Loss
 from handrail.kits.deploys.choosing import Chosen, choose
+from handrail.plans.canonical import time_text
 from handrail.plans.drafted import Draft
 from handrail.plans.model import Decision, Section
 
@@ -35,7 +37,9 @@ T = TypeVar("T")
 # Longer than a machine needs to come back, or a platform to choose a leader.
 UNDO_S = 300.0
 LOOK_S = 2.0
-ASKED = "asked"
+# A platform ends by itself what does not move away in time: that takes a moment, too.
+GRACE_S = 60
+ASKED, SINCE = "asked", "since"
 
 
 @dataclass(frozen=True)
@@ -152,8 +156,8 @@ class MachineAct:
             if not error.is_passing:
                 raise
             # Whether it arrived is not known: the next look asks for the same once more.
-            return Stage("going", error.message, {ASKED: False}, LOOK_S)
-        return Stage("going", "it has begun", {ASKED: True}, LOOK_S)
+            return Stage("going", error.message, self._kept(job, asked=False), LOOK_S)
+        return Stage("going", "it has begun", self._kept(job, asked=True), LOOK_S)
 
     def follow(self, job: Job) -> Stage:
         """Look once; see `KitAct`."""
@@ -171,7 +175,10 @@ class MachineAct:
             state = machine.state if machine else "gone"
             stage = Stage("going", f"{at.text('name')} is {state}")
         job.say(stage.why)
-        return Stage(stage.state, stage.why, {ASKED: True}, LOOK_S)
+        kept = self._kept(job, asked=True)
+        if stage.state == "going" and self._is_late(job, str(kept[SINCE])):
+            return Stage("failed", f"{stage.why}, and its time is over", kept)
+        return Stage(stage.state, stage.why, kept, LOOK_S)
 
     def found(self, job: Job) -> Stage:
         """Say what became of it; see `KitAct`."""
@@ -180,7 +187,7 @@ class MachineAct:
         at = self.at(job)
         machine = at.now()
         if self.seen(at, machine) is not None:
-            return Stage("going", "it has begun", {ASKED: True})
+            return Stage("going", "it has begun", self._kept(job, asked=True))
         if machine and (machine.state, machine.group) == (at.text("was"), at.text("group")):
             return Stage("never", "it has not begun")
         return Stage("unknown", f"somebody else changed {at.text('name')} since")
@@ -199,6 +206,17 @@ class MachineAct:
         """Return where a job stands."""
         platform = platform_of(job.estate, str(job.body["platform"]), job.resource)
         return At(job, self.outside.open_machines(platform))
+
+    def _kept(self, job: Job, *, asked: bool) -> dict[str, object]:
+        """Return what the next look needs: whether it was begun for certain, and since when."""
+        since = job.before.get(SINCE) or time_text(self.outside.world.clock.now())
+        return {ASKED: asked, SINCE: since}
+
+    def _is_late(self, job: Job, since: str) -> bool:
+        """Whether what was given a time takes longer, and a minute more, than that."""
+        limit_s = job.body.get("deadline_s")
+        passed = self.outside.world.clock.now() - datetime.fromisoformat(since)
+        return isinstance(limit_s, int) and passed.total_seconds() > limit_s + GRACE_S
 
     def _put_back(self, at: At) -> Stage:
         clock, name = self.outside.world.clock, at.text("name")
