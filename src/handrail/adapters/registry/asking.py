@@ -74,7 +74,7 @@ def asking(
     access: Access,
     clock: Clock,
     tokens: Tokens,
-    trust: ssl.SSLContext,
+    trust: ssl.SSLContext | None,
     wait_s: float,
 ) -> Iterator[Asking]:
     """Give questions about the repository of `at`, and close their connections afterwards."""

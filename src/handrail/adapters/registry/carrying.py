@@ -78,7 +78,7 @@ class Carrier:
     """Carries questions to one registry, and to where it sends us. From any thread."""
 
     def __init__(
-        self, host: str, trust: ssl.SSLContext, timeout_s: float, *, is_declared: bool
+        self, host: str, trust: ssl.SSLContext | None, timeout_s: float, *, is_declared: bool
     ) -> None:
         """Keep where to; connects to nothing."""
         self.host = host

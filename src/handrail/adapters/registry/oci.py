@@ -84,12 +84,15 @@ class OciRegistry:
 
     @contextmanager
     def _asking(self, at: Reference) -> Iterator[Asking]:
-        with self._lock:  # reading the system's certificates takes a while: once
-            self._trust = self._trust or ssl.create_default_context()
-        with asking(
-            at, self._access, self._clock, self._tokens, self._trust, self._timeout_s
-        ) as opened:
+        trust = self._trusted() if base_of(at.host).startswith("https:") else None
+        with asking(at, self._access, self._clock, self._tokens, trust, self._timeout_s) as opened:
             yield opened
+
+    def _trusted(self) -> ssl.SSLContext:
+        """Return the system's certificates; reading them takes a while, so once."""
+        with self._lock:
+            self._trust = self._trust or ssl.create_default_context()
+            return self._trust
 
 
 def _digest(registry: Asking, at: Reference) -> str:

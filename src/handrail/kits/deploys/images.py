@@ -73,7 +73,7 @@ class Words:
 
     Attributes:
         commit: its whole id.
-        branch: as it was asked for; empty where a tag or a commit was.
+        branch: or tag, as it was asked for; empty where a commit was.
     """
 
     commit: str
