@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from handrail import wiring
+from handrail import kit_wiring, wiring
 from handrail.api.problems import problem_of
 from handrail.core import (
     acts,
@@ -236,8 +236,15 @@ def _hook(
     opened: Callable[[int], None],
 ) -> dict[str, Any]:
     """Plan, judge and run one push; what becomes of it is recorded whatever is said here."""
-    engines = _engines(declared, talk)
-    outcome = hooking.carry_out(world, declared, asked.operation, asked.delivery, engines, opened)
+    outcome = hooking.carry_out(
+        world,
+        declared,
+        asked.operation,
+        asked.delivery,
+        _engines(declared, talk),
+        kit_wiring.outside(world).sources,
+        opened,
+    )
     if outcome is None:
         return {"exit_code": 0}
     return {"outcome": plain(outcome), "exit_code": outcome.exit_code}

@@ -74,6 +74,10 @@ class FakeSources:
         """Name a commit for good."""
         self._all[repository].tags[name] = commit
 
+    def move(self, repository: str, branch: str, commit: str) -> None:
+        """Let a branch be at a commit, as a forced push does."""
+        self._all[repository].branches[branch] = commit
+
     def remove(self, repository: str, branch: str) -> None:
         """Remove a branch; what nothing else leads to is not found any more."""
         del self._all[repository].branches[branch]

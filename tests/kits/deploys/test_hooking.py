@@ -20,7 +20,7 @@ from handrail.kits.deploys import declared, hook_records, hooking
 from handrail.kits.deploys.hook_bodies import Push
 from handrail.kits.deploys.hook_records import Delivery
 from handrail.kits.deploys.hook_signing import Signed
-from handrail.plans.canonical import plain
+from handrail.plans.canonical import plain, sha256
 from handrail.plans.drafted import Draft
 from handrail.plans.effect import Effect
 from handrail.plans.facts import Identity
@@ -28,6 +28,7 @@ from handrail.plans.model import Request
 from handrail.plans.standing import Standing
 from handrail.plans.walk import Mark, Walk
 from handrail.ports import Engine
+from handrail.testing.sources import FakeSources
 from support.simulated import Died, Simulated
 from support.worlds import BEN, FakeWorld, commit, make_world
 
@@ -49,7 +50,8 @@ NOTIFY = """\
 to:
   team: {webhook: {url: "http://127.0.0.1:1/"}, for: [waiting, refused, confirmed, failed]}
 """
-A, B, C = (f"{letter * 40}" for letter in "abc")
+# As the fake calls the first three commits.
+A, B, C = (sha256(f"shop.git {number} change")[:40] for number in range(3))
 
 
 @dataclass
@@ -153,9 +155,11 @@ class House:
 
     fake: FakeWorld
     shop: Shop
+    sources: FakeSources = field(default_factory=FakeSources)
 
     def take(self, commit: str = A, by: str = "own", name: str = "", **more: Any) -> str:
-        """Take a push to main."""
+        """Take a push to main, which is at that commit from then on."""
+        self.sources.move("shop.git", "main", commit)
         push = Push("main", commit, more.get("images", {}))
         content = more.get("content", f"{by} {commit}".encode())
         signed = Signed(by, name or f"id-{commit[:3]}")
@@ -164,7 +168,7 @@ class House:
     def carry(self, name: str) -> Outcome | None:
         """Carry out a push."""
         world = self.fake.world("")
-        return hooking.carry_out(world, self.fake.declared, "shop", name, self.engine)
+        return hooking.carry_out(world, self.fake.declared, "shop", name, self.engine, self.sources)
 
     def engine(self, world: World) -> Engine:
         """Return what runs walks."""
@@ -205,7 +209,9 @@ def make_house(root: Path, environment: str, risk: str) -> House:
     fake.write("estate/shop.yaml", ESTATE.replace("ENVIRONMENT", environment))
     fake.write("notifications.yaml", NOTIFY)
     commit(fake, 7)
-    return House(fake, shop)
+    house = House(fake, shop)
+    assert [house.sources.commit("shop.git").id for _ in range(3)] == [A, B, C]
+    return house
 
 
 @pytest.fixture
@@ -515,7 +521,7 @@ def test_a_deploy_is_told_when_it_begins_and_when_it_is_confirmed(house: House) 
         ("confirmed", "run 1 is confirmed: deploy on app/shop", "app/shop", 1),
     ]
     found, _ = noticing.since(house.fake.world(), house.fake.declared, {})
-    assert (found[0].text, found[0].environment) == ("deploy aaaaaaa", "test")
+    assert (found[0].text, found[0].environment) == (f"deploy {A[:7]}", "test")
     assert found[0].person == found[1].person == "ci@hooks/shop"
 
 
@@ -542,3 +548,36 @@ def test_who_wants_to_know_what_has_begun(house: House) -> None:
     found, _ = noticing.since(house.fake.world(), house.fake.declared, {})
     notifications = house.fake.declared.notifications
     assert [notifications.routed(one) for one in found] == [("all",), ()]
+
+
+def test_pushes_of_a_forge_in_another_order(house: House) -> None:
+    """A forge's push that came late is not deployed over what was pushed after it."""
+    late = house.take(A, by="github")
+    house.sources.move("shop.git", "main", C)
+    assert house.carry(late) is None
+    assert (house.find(late).state, house.find(late).body["by"]) == ("superseded", C)
+    # Who signs a time may mean an older commit of the branch.
+    meant = house.take(B)
+    house.sources.move("shop.git", "main", C)
+    assert house.carry(meant) is not None
+    assert house.shop.applied == [B]
+
+
+@pytest.mark.parametrize("by", ["own", "github"])
+def test_commit_that_is_not_on_the_branch(house: House, by: str) -> None:
+    """Whoever may deploy a branch may not deploy what is beside it, nor what is nowhere."""
+    other = house.sources.commit("shop.git", branch="feature", after=B).id
+    for told_of, code in ((other, "deploys.hook"), ("f" * 40, "source.no-ref")):
+        name = house.take(told_of, by=by)
+        house.sources.move("shop.git", "main", C)
+        assert house.carry(name) is None
+        assert (house.find(name).state, house.find(name).body["code"]) == ("refused", code)
+    assert house.shop.applied == []
+
+
+def test_tag_that_is_called_as_the_branch(house: House) -> None:
+    """A tag of the branch's name is not the branch."""
+    house.sources.tag("shop.git", "main", A)
+    name = house.take(C, by="github")
+    assert house.carry(name) is not None
+    assert house.shop.applied == [C]

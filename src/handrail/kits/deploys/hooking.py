@@ -2,6 +2,9 @@
 
 Rules:
 - Asked for by `ci@hooks/<app>`: nobody's key, so it can approve nothing, and anybody else may.
+- The commit is on the branch that is named, or is refused. Of a forge's pushes, which may come in
+  another order than they were made, only the branch's head counts; who signs a time may mean an
+  older one.
 - One at a time of an app, and the newest: what an earlier push waits for is of no use any more.
 - Begun at most once: its run is found by what it was asked for as, whoever died in between.
 - What waits for an approval goes on by itself once it has it, where its plan is still the same.
@@ -18,10 +21,19 @@ from handrail.core.deciding import Decided
 from handrail.core.kit_beginning import Engines
 from handrail.core.outcome import Outcome
 from handrail.core.world import Declared, World
-from handrail.errors import HandrailError, JournalError, PlatformError, RefusedError, WaitingError
+from handrail.errors import (
+    HandrailError,
+    JournalError,
+    PlatformError,
+    RefusedError,
+    UsageError,
+    WaitingError,
+)
 from handrail.estate.model import Address, Resource
-from handrail.kits.deploys import hook_records
+from handrail.kits.deploys import branches, hook_records
+from handrail.kits.deploys.branches import Placed
 from handrail.kits.deploys.hook_records import Delivery
+from handrail.kits.deploys.ports import Sources
 from handrail.plans.canonical import time_text
 from handrail.plans.notice import Notice
 from handrail.plans.schedule import said
@@ -108,6 +120,7 @@ def carry_out(
     app: str,
     name: str,
     engines: Engines,
+    sources: Sources,
     opened: Callable[[int], None] = lambda _: None,
 ) -> Outcome | None:
     """Plan, judge and run one push to its end; None where it did not come to a run.
@@ -121,6 +134,7 @@ def carry_out(
         app: its name.
         name: of the delivery.
         engines: gives what runs it.
+        sources: apps' repositories.
         opened: told the number of its run.
 
     Raises:
@@ -132,7 +146,7 @@ def carry_out(
             one = hook_records.find(world, app, name)
             if one is None or one.is_over:
                 return None
-            return _Turn(asking, declared, one, engines, opened).take()
+            return _Turn(asking, declared, one, engines, sources, opened).take()
     except RefusedError as error:
         if error.code != "run.locked":
             raise
@@ -148,8 +162,10 @@ class _Turn:
         declared: Declared,
         one: Delivery,
         engines: Engines,
+        sources: Sources,
         opened: Callable[[int], None],
     ) -> None:
+        self._sources = sources
         self._world = world
         self._declared = declared
         self._one = one
@@ -186,6 +202,10 @@ class _Turn:
 
     def _begin(self) -> Outcome | None:
         try:
+            placed = self._place()
+            if self._one.by != "own" and placed.head != self._one.commit:
+                self._note("superseded", by=placed.head)
+                return None
             decided = self._decide()
             # Beyond what an approval stands for: it stands no more.
             standing.settle(self._world, decided.plan, runs=True)
@@ -204,6 +224,26 @@ class _Turn:
             else:
                 self._refuse(error)
         return None
+
+    def _place(self) -> Placed:
+        """Return where the commit is on its branch.
+
+        Raises:
+            UsageError: it is not on it: whoever told of it told something else.
+        """
+        one = self._one
+        app = self._declared.estate.resources.get(f"app/{one.app}")
+        if app is None:
+            raise UsageError("deploys.hook", f"app/{one.app} is not declared any more")
+        repository = str(app.settings["repository"])
+        placed = branches.place(self._sources, repository, one.branch, one.commit)
+        if not placed.is_on:
+            raise UsageError(
+                "deploys.hook",
+                f"{one.commit[:10]} is not on {one.branch}, or that cannot be told",
+                hint=f"handrail deploy {one.app} --ref {one.commit[:10]} --plan",
+            )
+        return placed
 
     def _decide(self) -> Decided:
         one = self._one
