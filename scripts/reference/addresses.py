@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from handrail.api import hooks
 from handrail.api.openapi import description
 from handrail.api.problems import STATUS
 from handrail.api.route import Route
@@ -33,6 +34,30 @@ An approval, or the release of a statement, is signed where the approver's key l
 draft, sign its `payload` with `ssh-keygen -Y sign -n handrail`, and send it back as it came, with
 the `signature`. The server believes nothing of it: it verifies against `allowed_signers`.
 """
+HOOKS = """\
+## Web hooks
+
+`POST /hooks/deploy/{app}` takes no token but a signature with the app's `auto.secret`, over the body
+as it is sent. What it begins is asked for by `ci@hooks/<app>`, who can approve nothing.
+
+| who | signature | told again by |
+|---|---|---|
+| your CI | `X-Handrail-Signature: t=<unix time>,v1=<hex>`, HMAC-SHA256 of `<time>.<body>` | `id` in the body, else what was signed; five minutes |
+| GitHub, Gitea, Forgejo | `X-Hub-Signature-256: sha256=<hex>`, of the body | its delivery, its bytes, or its commit; for ever |
+| GitLab | `X-Gitlab-Token`: the secret itself, where the app says `tokens: true` | the same |
+
+```json
+{"ref": "refs/heads/main", "commit": "<40 digits>", "images": {"web": "ghcr.io/team/shop:7"}, "id": "build-7"}
+```
+
+The body is that, or a forge's own push event. A branch that is not in `auto.branches` is `ignored`
+(200). A push whose plan no guard keeps back is `begun`; one that somebody has to approve is
+`waiting`, and goes on by itself once its plan is approved; one that a newer push overtook is
+`superseded`. `refused` says no more than a code: why, the notice and the journal say (chain
+`hook-<app>/<delivery>`). The same delivery again is answered 200 with the first answer; another body
+under its id, 409. The commit must be on the branch; of a forge's pushes only the branch's head
+counts. Each app is told of at most 30 pushes a minute (`--hook-rate`).
+"""
 ERRORS = """\
 ## Errors
 
@@ -55,8 +80,10 @@ def api_page() -> str:
 def _addresses() -> list[str]:
     rows = ["| address | role | body | answers |", "|---|---|---|---|"]
     rows += [_row(route) for route in ROUTES]
+    rows += [f"| `{hooks.NAME}` | signed | `Pushed` | 202 `Hooked` |"]
     told = [f"- `{route.name}`: {route.does}{_takes(route)}" for route in ROUTES]
-    return ["\n".join(rows), "", *told, ""]
+    told += [f"- `{hooks.NAME}`: {hooks.DOES}"]
+    return ["\n".join(rows), "", *told, "", HOOKS]
 
 
 def _row(route: Route) -> str:
