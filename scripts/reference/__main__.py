@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from addresses import api_page
+from apps import apps_page
 from commands import cli_page
 from files import estate_page, notifications_page, operation_page, policy_page
 from tables import errors_page, guards_page, settings_page
@@ -22,6 +23,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
 NOTE = "<!-- Made by `python scripts/reference` from {source}. Do not edit. -->\n"
 PAGES = {
     "api.md": (api_page, "the routes in src/handrail/api"),
+    "apps.md": (apps_page, "the shapes in src/handrail/kits/deploys/declared.py"),
     "cli.md": (cli_page, "the parsers in src/handrail/cli"),
     "errors.md": (errors_page, "CODES in src/handrail/errors.py"),
     "settings.md": (settings_page, "SETTINGS in src/handrail/wiring.py"),

@@ -188,27 +188,27 @@ def estate_page() -> str:
     sections = kinds()
     common = set.intersection(*(set(_record(shape).keys) for shape in sections.values()))
     shared = {name: key for name, key in _record(sections["stores"]).keys.items() if name in common}
-    parts = [ESTATE, "## `environments`\n", _table(_record(ENVIRONMENTS).keys)]
-    parts += ["## Every resource\n", _table(shared)]
+    parts = [ESTATE, "## `environments`\n", table(_record(ENVIRONMENTS).keys)]
+    parts += ["## Every resource\n", table(shared)]
     for name, shape in sections.items():
         own = {n: key for n, key in _record(shape).keys.items() if n not in common}
-        parts += [f"## `{name}`\n", _table(own) if own else "No keys of its own.\n"]
+        parts += [f"## `{name}`\n", table(own) if own else "No keys of its own.\n"]
     return "\n".join([*parts, ESTATE_EXAMPLE])
 
 
 def operation_page() -> str:
     """Return the page of `operations/*.yaml`."""
-    return "\n".join([OPERATION_TEXT, "## Keys\n", _table(OPERATION.keys), OPERATION_EXAMPLE])
+    return "\n".join([OPERATION_TEXT, "## Keys\n", table(OPERATION.keys), OPERATION_EXAMPLE])
 
 
 def policy_page() -> str:
     """Return the page of `policy.yaml`."""
-    return "\n".join([POLICY_TEXT, "## Keys\n", _table(POLICY.keys), POLICY_EXAMPLE])
+    return "\n".join([POLICY_TEXT, "## Keys\n", table(POLICY.keys), POLICY_EXAMPLE])
 
 
 def notifications_page() -> str:
     """Return the page of `notifications.yaml`."""
-    keys = _table(NOTIFICATIONS.keys)
+    keys = table(NOTIFICATIONS.keys)
     return f"{NOTIFICATIONS_TEXT}\n## Keys\n\n{keys}\n{NOTIFICATIONS_EXAMPLE}"
 
 
@@ -225,7 +225,8 @@ def _inside(shape: Shape, name: str) -> Any:
     return vars(shape)[name]
 
 
-def _table(keys: dict[str, Key]) -> str:
+def table(keys: dict[str, Key]) -> str:
+    """Return the keys of a record as a table, those of records in it below their own."""
     rows = _rows(keys, "")
     return "\n".join(["| key | value | default | what it is |", "|---|---|---|---|", *rows, ""])
 
@@ -276,7 +277,7 @@ def _value(shape: Shape) -> str:  # noqa: PLR0911  a table of shapes
             return f"{_value(_inside(shape, '_scalar'))}, or keys below"
         case _ if "_shape" in vars(shape):
             return _value(_inside(shape, "_shape"))
-    said = (type(shape).__doc__ or "").strip().rstrip(".")
+    said = (type(shape).__doc__ or "").partition(": a value itself")[0].strip().rstrip(".")
     return said[:1].lower() + said[1:]
 
 

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from handrail.adapters.processes import LocalProcesses
+from handrail.adapters.supervisor import reading
 from handrail.estate import loading as estates
 from handrail.estate.shapes import Source, parse
+from handrail.kit_wiring import built_in
 from handrail.operations.python import load_python
 from handrail.operations.shapes import OPERATION
 from handrail.plans.notifications import NOTIFICATIONS
@@ -29,9 +31,21 @@ from support.story import make_story
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+KINDS = {kind: dict(keys) for kit in built_in() for kind, keys in kit.kinds.items()}
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # A reader has no settings of Handrail, git or PostgreSQL but those that a page makes.
 _KEPT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "HANDRAIL_POSTGRES_BIN", "PYTHONDONTWRITEBYTECODE")
+
+
+class _Any(dict[str, str]):
+    """Variables of an app: whatever is asked for is a number."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def get(self, key: str, default: object = None) -> str:  # type: ignore[override]  # any name has it
+        del key, default
+        return "8080"
 
 
 def name(path: Path) -> str:
@@ -140,7 +154,11 @@ def check_yaml(block: Block) -> None:
             file = Path(folder) / block.file
             file.parent.mkdir()
             file.write_text(block.text)
-            estates.load(Path(folder), {})
+            estates.load(Path(folder), KINDS)
+        return
+    if kind == "deploy":
+        # Of an app's own repository, under Supervisor.
+        reading.read(block.text, block.file, _Any())
         return
     shapes = {
         "operations": OPERATION,

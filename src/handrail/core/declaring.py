@@ -86,9 +86,15 @@ def find_operation(declared: Declared, name: str, root: Path, target: str) -> Op
     raise UsageError(
         "operations.unknown",
         f"no operation `{name}` is declared",
-        hint=nearest(name, tuple(declared.operations))
+        hint=_nearest(declared, name)
         or f"a script is named by its path: ./{name}",
     )
+
+
+def _nearest(declared: Declared, name: str) -> str:
+    """Return the operation that was meant; the list of them, without what kits bring, if short."""
+    close = nearest(name, tuple(declared.operations))
+    return close if close.startswith("did you mean") else nearest(name, declared.own_operations)
 
 
 def find_target(estate: Estate, operation: Operation, on: str | None) -> Resource:
