@@ -37,26 +37,43 @@ the `signature`. The server believes nothing of it: it verifies against `allowed
 HOOKS = """\
 ## Web hooks
 
-`POST /hooks/deploy/{app}` takes no token but a signature with the app's `auto.secret`, over the body
-as it is sent. What it begins is asked for by `ci@hooks/<app>`, who can approve nothing.
+`POST /hooks/deploy/{app}` takes no token but a signature with the app's `auto.secret`, over the
+body as it is sent. What it begins is asked for by `ci@hooks/<app>`, who can approve nothing.
 
-| who | signature | told again by |
+| who | signature | the same again is known by |
 |---|---|---|
-| your CI | `X-Handrail-Signature: t=<unix time>,v1=<hex>`, HMAC-SHA256 of `<time>.<body>` | `id` in the body, else what was signed; five minutes |
-| GitHub, Gitea, Forgejo | `X-Hub-Signature-256: sha256=<hex>`, of the body | its delivery, its bytes, or its commit; for ever |
-| GitLab | `X-Gitlab-Token`: the secret itself, where the app says `tokens: true` | the same |
+| your CI | `X-Handrail-Signature` | `id` in the body, else what was signed |
+| GitHub, Gitea, Forgejo | `X-Hub-Signature-256` | its delivery, its bytes, or its commit |
+| GitLab | `X-Gitlab-Token` | its delivery, its bytes, or its commit |
+
+- `X-Handrail-Signature: t=<unix time>,v1=<hex>` is HMAC-SHA256 of `<unix time>.<body>`, and counts
+  for five minutes.
+- `X-Hub-Signature-256: sha256=<hex>` is of the body alone; a copy of it is known for ever.
+- `X-Gitlab-Token` is the secret itself, and counts where the app says `tokens: true`.
 
 ```json
-{"ref": "refs/heads/main", "commit": "<40 digits>", "images": {"web": "ghcr.io/team/shop:7"}, "id": "build-7"}
+{
+  "ref": "refs/heads/main",
+  "commit": "3fa2b1c000000000000000000000000000000000",
+  "images": {"web": "ghcr.io/team/shop:7"},
+  "id": "build-7"
+}
 ```
 
-The body is that, or a forge's own push event. A branch that is not in `auto.branches` is `ignored`
-(200). A push whose plan no guard keeps back is `begun`; one that somebody has to approve is
-`waiting`, and goes on by itself once its plan is approved; one that a newer push overtook is
-`superseded`. `refused` says no more than a code: why, the notice and the journal say (chain
-`hook-<app>/<delivery>`). The same delivery again is answered 200 with the first answer; another body
-under its id, 409. The commit must be on the branch; of a forge's pushes only the branch's head
-counts. Each app is told of at most 30 pushes a minute (`--hook-rate`).
+The body is that (`images` and `id` may be left out), or a forge's own push event.
+
+| state | what became of the push |
+|---|---|
+| `ignored` | it is no push, or of a branch that is not in `auto.branches` |
+| `begun` | no guard kept its plan back: it is being deployed, as the run that is named |
+| `waiting` | its plan has to be approved; then it goes on by itself, if it is still the same plan |
+| `refused` | with a code; why stands in the notice, and in the journal: `hook-<app>/<delivery>` |
+| `superseded` | a newer push came before it had begun |
+| `taken` | not planned yet: the app is busy, or its repository is slow |
+
+The same delivery again is answered 200 with the first answer; another body under its id, 409. The
+commit must be on the branch; of a forge's pushes only the branch's head counts. Of each app 30
+pushes a minute are taken (`--hook-rate`).
 """
 ERRORS = """\
 ## Errors
