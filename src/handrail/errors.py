@@ -176,6 +176,8 @@ CODES: dict[str, str] = {
     "estate.production-data": "A store outside production holds production data.",
     "estate.secret": "A secret is written by value; declarations hold references to secrets only.",
     "estate.expired": "A contraindication is past its expiry date and no longer judged.",
+    "estate.expiring": "A contraindication is to be looked at again within 30 days.",
+    "estate.replay": "A contraindication would not have refused the run that it names.",
     "operations.unknown": "No operation of that name is declared.",
     "operations.script-missing": "An operation's script does not exist in the repository.",
     "operations.script-not-executable": "An operation's script may not be executed.",

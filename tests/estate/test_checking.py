@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
+import pytest
+
 from handrail.errors import DeclarationError
 from handrail.estate.checking import warnings
 from support.declarations import STORE, problems, read, told, write
@@ -125,11 +127,23 @@ def test_an_expired_contraindication_is_a_warning(tmp_path: Path) -> None:
     text = (
         "services:\n  api:\n    contraindications:\n"
         "      - {operation: detach, because: incident/oops, expires: 2026-01-30}\n"
-        "      - {operation: drain, because: incident/oops, expires: 2026-01-31}\n"
+        "      - {operation: drain, because: incident/oops, expires: 2026-03-03}\n"
     )
     (problem,) = warned(tmp_path, text)
     assert (problem.code, str(problem.at)) == ("estate.expired", "estate/a.yaml:4")
     assert "`detach`" in problem.message
+
+
+@pytest.mark.parametrize("expires", ["2026-01-31", "2026-03-02"])
+def test_what_expires_soon_is_a_warning_with_its_owner(tmp_path: Path, expires: str) -> None:
+    """Within 30 days, and on the last day: who looks after it is told."""
+    text = (
+        "services:\n  api:\n    contraindications:\n"
+        f"      - {{operation: detach, because: incident/oops, owner: ana, expires: {expires}}}\n"
+    )
+    (problem,) = warned(tmp_path, text)
+    assert problem.code == "estate.expiring"
+    assert problem.message.endswith(f"expires on {expires}; ana looks after it")
 
 
 def test_a_password_in_an_address_is_an_error(tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Literal
 
 from handrail.core import records
 from handrail.core.world import World
+from handrail.errors import DeclarationError
 from handrail.estate.model import Estate
 from handrail.guards import contraindication
 from handrail.guards.contraindication import Spoken
@@ -71,6 +73,70 @@ def is_refused(plan: Plan) -> bool:
     return any(
         one.guard == contraindication.name and one.binding and one.verdict == "refuse"
         for one in plan.decisions
+    )
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A contraindication as `handrail check` lists it.
+
+    Attributes:
+        protects: the resource that it is declared of.
+        open: what its incident left to do.
+        replay: number of the run that it is tried on; 0 for none.
+        would_refuse: whether it would have refused that; None where it is not known here.
+    """
+
+    protects: str
+    operation: str
+    because: str
+    owner: str
+    expires: str
+    declared: str
+    open: tuple[str, ...]
+    refused: int
+    passed: int
+    heeded: int
+    replay: int
+    would_refuse: bool | None
+
+
+def lessons(world: World | None, estate: Estate) -> tuple[Lesson, ...]:
+    """Return every contraindication with what became of it; of `world` None nothing is counted."""
+    return tuple(_lesson(world, estate, spoken) for spoken in every(estate))
+
+
+def _lesson(world: World | None, estate: Estate, spoken: Spoken) -> Lesson:
+    found = spoken.found
+    told = taught(world, spoken) if world else Taught(spoken.key)
+    return Lesson(
+        spoken.ref,
+        found.operation,
+        found.because,
+        found.owner,
+        found.expires,
+        str(found.place),
+        tuple(one.do for one in contraindication.open_actions(estate, found.because)),
+        told.refused,
+        told.passed,
+        told.heeded,
+        found.replay,
+        replayed(world, estate, spoken) if world and found.replay else None,
+    )
+
+
+def errors(world: World, estate: Estate) -> tuple[DeclarationError, ...]:
+    """Return the contraindications that would not have refused the run that they name."""
+    return tuple(
+        DeclarationError(
+            "estate.replay",
+            f"the contraindication of `{spoken.found.operation}` for `{spoken.ref}` would not have "
+            f"refused run {spoken.found.replay}",
+            at=spoken.found.place,
+            hint=f"handrail runs show {spoken.found.replay}     says what that was",
+        )
+        for spoken in every(estate)
+        if spoken.found.replay and replayed(world, estate, spoken) is False
     )
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 
 from handrail.errors import DeclarationError, Place
 from handrail.estate.graph import circles
 from handrail.estate.model import Environment, Estate, Resource
 from handrail.estate.shapes import nearest
 
+# What expires within so many days is said beforehand.
+_SOON_DAYS = 30
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@|(?i:password)\s*=")
 
 
@@ -121,15 +123,20 @@ def _is_production(environment: Environment | None) -> bool:
 
 
 def _expired(resource: Resource, today: date) -> Iterator[DeclarationError]:
-    for contraindication in resource.contraindications:
-        if contraindication.expires and contraindication.expires < today.isoformat():
-            yield DeclarationError(
-                "estate.expired",
-                f"the contraindication of `{contraindication.operation}` for `{resource.ref}` "
-                f"expired on {contraindication.expires}",
-                at=contraindication.place,
-                hint=f"read {contraindication.because} again, then move the date or remove it",
-            )
+    soon = (today + timedelta(days=_SOON_DAYS)).isoformat()
+    for found in resource.contraindications:
+        if not found.expires or found.expires > soon:
+            continue
+        is_over = found.expires < today.isoformat()
+        ends = "expired" if is_over else "expires"
+        by = f"; {found.owner} looks after it" if found.owner else ""
+        yield DeclarationError(
+            "estate.expired" if is_over else "estate.expiring",
+            f"the contraindication of `{found.operation}` for `{resource.ref}` "
+            f"{ends} on {found.expires}{by}",
+            at=found.place,
+            hint=f"read {found.because} again, then move the date or remove it",
+        )
 
 
 def _circle(estate: Estate, circle: tuple[str, ...]) -> DeclarationError:

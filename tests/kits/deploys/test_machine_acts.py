@@ -168,7 +168,7 @@ def test_who_is_touched_and_what_it_means(routers: Routers) -> None:
         "service/router",
         "service/router-api",
     ]
-    assert [(e.verb, e.name, e.detail) for e in plan.effects] == [
+    assert [(e.verb, e.name, e.detail) for e in plan.effects or ()] == [
         ("move", "shop", "1 away from router-3")
     ]
     assert plan.soak_s == 6
