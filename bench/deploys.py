@@ -131,7 +131,7 @@ def _recorded(plan: Callable[[], None]) -> tuple[list[httpx.Request], list[Comma
         sent.append(request)
         return send(client, request, **more)
 
-    class Noted(popen):  # type: ignore[type-arg,misc,valid-type]  # what it is asked for, no more
+    class Noted(popen):  # type: ignore[misc,valid-type]  # what it is asked for, no more
         def __init__(self, argv: Sequence[str], *rest: Any, **more: Any) -> None:
             started.append((tuple(argv), more.get("env"), more.get("cwd")))
             super().__init__(argv, *rest, **more)

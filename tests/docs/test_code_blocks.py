@@ -43,7 +43,7 @@ class _Any(dict[str, str]):
     def __contains__(self, key: object) -> bool:
         return True
 
-    def get(self, key: str, default: object = None) -> str:  # type: ignore[override]  # any name has it
+    def get(self, key: str, default: object = None) -> str:
         del key, default
         return "8080"
 

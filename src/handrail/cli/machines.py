@@ -59,11 +59,12 @@ def run(call: Call) -> int:
     from handrail.core import lessons
 
     options = call.options
+    # Whoever breaks the glass has said why.
+    options.because = options.because or options.break_glass or ""
     decided = verbs.decide(call)
     if options.alternative:
         return _show(call, _alternative(call, decided))
     if not options.plan and (decided.plan.verdict != "refuse" or options.break_glass is not None):
-        options.because = options.because or options.break_glass or ""
         return runs.go(call, decided)
     plans.show(call, decided.plan)
     if lessons.is_refused(decided.plan) and _is_wanted(call):

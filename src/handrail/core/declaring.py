@@ -86,8 +86,7 @@ def find_operation(declared: Declared, name: str, root: Path, target: str) -> Op
     raise UsageError(
         "operations.unknown",
         f"no operation `{name}` is declared",
-        hint=_nearest(declared, name)
-        or f"a script is named by its path: ./{name}",
+        hint=_nearest(declared, name) or f"a script is named by its path: ./{name}",
     )
 
 
