@@ -34,6 +34,7 @@ class NomadScene:
             count=count,
             canary=canaries,
             max_parallel=2,
+            min_healthy_time="1s",
             healthy_deadline="8s",
             progress_deadline="10s",
         )

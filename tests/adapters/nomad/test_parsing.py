@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -26,9 +27,9 @@ def wrong(platform: NomadPlatform, text: str, **variables: str) -> DeclarationEr
     return caught.value
 
 
-def env(spec: Spec) -> object:
-    (group,) = spec.body["TaskGroups"]  # type: ignore[misc]
-    return group["Tasks"][0]["Env"]
+def env(spec: Spec) -> Any:
+    groups: Any = spec.body["TaskGroups"]
+    return groups[0]["Tasks"][0]["Env"]
 
 
 def with_variables(*declared: str, **used: str) -> str:
@@ -46,7 +47,8 @@ def with_variables(*declared: str, **used: str) -> str:
         ('job "shop" {\n  grup "web" {\n  }\n}\n', 2, "Unsupported block"),
         ('job "shop" {\n  group "web" {\n    cuont = 2\n  }\n}\n', 3, "cuont"),
         ('job "shop" {\n  group "web" {\n', 2, "Unclosed"),
-        ('job "shop" {\n  name = file("/etc/passwd")\n}\n', 2, "filesystem function"),
+        ('job "shop" {\n  name = file("/etc/passwd")\n}\n', 2, "leads out"),
+        ('job "shop" {\n  name = file("${"x"}")\n}\n', 2, "filesystem function"),
         ('variable "x" {}\njob "shop" {\n  name = var.x\n}\n', 1, "x"),
         ('job "shop" {\n  name = var.none\n}\n', 2, "none"),
         ("", None, "empty"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
+from typing import Any
 
 import pytest
 
@@ -81,14 +82,20 @@ def test_what_somebody_else_changed_is_not_overwritten(
     assert caught.value.code == "platform.moved"
     found = running(platform)
     assert found.token != planned.token
-    assert found.note == {}
-    (group,) = found.spec.body["TaskGroups"]  # type: ignore[misc]
-    assert group["Count"] == 2
+    assert found.note == NOTE  # the commit is the same one: the count is drift
+    assert platform.dry_run(planned.spec).diff == ("~ group web > count: 2 -> 1",)
+    groups: Any = found.spec.body["TaskGroups"]
+    assert groups[0]["Count"] == 2
 
 
 def test_an_ill_version_that_nomad_puts_back_is_told_as_reverted(platform: NomadPlatform) -> None:
     """What runs then says and carries the note of the version that was put back."""
-    update = {"auto_revert": "true", "healthy_deadline": "5s", "progress_deadline": "6s"}
+    update = {
+        "auto_revert": "true",
+        "min_healthy_time": "1s",
+        "healthy_deadline": "5s",
+        "progress_deadline": "6s",
+    }
     text = raw_job("shop", **update)
     followed(platform, apply(platform, text), "healthy")
     before = running(platform)
@@ -104,7 +111,13 @@ def test_an_ill_version_that_nomad_puts_back_is_told_as_reverted(platform: Nomad
 
 def test_an_ill_first_version_is_told_as_failed(platform: NomadPlatform) -> None:
     """With what its instance said last."""
-    ill = raw_job("shop", "exit 3", healthy_deadline="5s", progress_deadline="6s")
+    ill = raw_job(
+        "shop",
+        "exit 3",
+        min_healthy_time="1s",
+        healthy_deadline="5s",
+        progress_deadline="6s",
+    )
     seen = followed(platform, apply(platform, ill), "failed")
     assert "Exit Code: 3" in seen.why
 
@@ -146,8 +159,9 @@ def test_a_job_that_ends_is_healthy_when_it_ran_well(platform: NomadPlatform, ki
 
     followed(platform, apply(platform, text("exit 0")), "healthy")
     platform.remove("shop", running(platform).token)
-    seen = followed(platform, apply(platform, text("exit 4")), "failed")
-    assert "Exit Code: 4" in seen.why
+    deployment = apply(platform, text("exit 4"))
+    wait(lambda: platform.rollout("shop", deployment, 1).state == "failed")
+    assert "Exit Code: 4" in platform.rollout("shop", deployment).why
 
 
 def test_a_system_job_is_healthy_when_it_runs_everywhere(platform: NomadPlatform) -> None:

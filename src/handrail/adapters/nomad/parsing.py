@@ -12,14 +12,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from handrail.adapters.nomad import files
 from handrail.adapters.nomad.link import Link
 from handrail.adapters.nomad.specs import spec_of
+from handrail.adapters.nomad.texts import check, wrong
 from handrail.adapters.nomad.variables import assignments, declared_in
-from handrail.errors import DeclarationError, Place, PlatformError
+from handrail.errors import DeclarationError, PlatformError
 from handrail.kits.deploys.model import Spec
 
 _AT = re.compile(r"input\.hcl:(?P<line>\d+)(?:,(?P<column>\d+))?[-\d,]*:\s*(?P<why>.*)", re.DOTALL)
-_BEGINNING = re.compile(r"^Failed to parse job: *|^error parsing[^:]*: *", re.IGNORECASE)
+_BEGINNING = re.compile(r"^Failed to parse job: *(<nil>: *)?", re.IGNORECASE)
+_ABOUT = re.compile(r'variable "([\w-]+)"|\bvar\.([\w-]+)')
 _INVALID = re.compile(r"^\d+ errors? occurred", re.IGNORECASE)
 _SHORTEST_HIDDEN = 3
 _SAID_CHARACTERS = 500
@@ -32,13 +35,15 @@ def parse(link: Link, text: str, name: str, variables: Mapping[str, str]) -> Spe
         DeclarationError: it does not parse, or is for another namespace or region; names its line.
         PlatformError: the cluster is away, and nothing is wrong with the specification as such.
     """
+    check(text, name)
     if name.endswith(".json") or text.lstrip().startswith("{"):
         from handrail.adapters.nomad import offline  # noqa: PLC0415  its parser is slow to import
 
-        body = offline.read_json(text, name)
-    else:
-        body = _by_server(link, text, name, variables)
-    return spec_of(_placed(link, body, name))
+        return spec_of(_placed(link, offline.read_json(text, name), name))
+    marked, found = files.mark(text, name)
+    body = _by_server(link, marked, name, variables)
+    files.check(body, found, name)
+    return spec_of(_placed(link, body, name), tuple(sorted(found)))
 
 
 def _by_server(link: Link, text: str, name: str, variables: Mapping[str, str]) -> Mapping[str, Any]:
@@ -48,11 +53,9 @@ def _by_server(link: Link, text: str, name: str, variables: Mapping[str, str]) -
         "Canonicalize": True,
         "Variables": assignments(declared, variables),
     }
-    if not text.strip():
-        raise wrong("it is empty", name, None)
 
     def refused(said: str) -> DeclarationError | None:
-        return _refusal(said, name, variables) if _BEGINNING.match(said) else None
+        return _refusal(said, text, name, variables) if _BEGINNING.match(said) else None
 
     try:
         found = link.send("/v1/jobs/parse", body, wrong=refused)
@@ -67,15 +70,26 @@ def _by_server(link: Link, text: str, name: str, variables: Mapping[str, str]) -
     return found
 
 
-def _refusal(said: str, name: str, variables: Mapping[str, str]) -> DeclarationError:
+def _refusal(said: str, text: str, name: str, variables: Mapping[str, str]) -> DeclarationError:
     """Return the server's words about a specification, with its line."""
-    text = _BEGINNING.sub("", hide(said.strip(), variables))
-    at = _AT.search(text)
+    told = _BEGINNING.sub("", hide(said.strip(), variables))
+    at = _AT.search(told)
     if at is None:
-        return wrong(_short(text), name, None)
+        return wrong(_short(told), name, _line_of(told, text))
     column = f" (column {at['column']})" if at["column"] else ""
     why = _AT.split(at["why"])[0] if _AT.search(at["why"]) else at["why"]
     return wrong(f"{_short(why)}{column}", name, int(at["line"]))
+
+
+def _line_of(told: str, text: str) -> int | None:
+    """Return where the variable is declared that the server speaks of: it says no line then."""
+    named = _ABOUT.search(told)
+    at = (
+        re.search(rf'^\s*variable\s+"?{re.escape(named[1] or named[2])}"?', text, re.MULTILINE)
+        if named
+        else None
+    )
+    return text.count("\n", 0, at.end()) + 1 if at else None
 
 
 def invalid(said: str, name: str) -> DeclarationError | None:
@@ -96,11 +110,6 @@ def hide(text: str, variables: Mapping[str, str]) -> str:
             if len(each) >= _SHORTEST_HIDDEN:
                 text = text.replace(each, f"(value of {name})")
     return text
-
-
-def wrong(why: str, name: str, line: int | None) -> DeclarationError:
-    """Return the error of a specification."""
-    return DeclarationError("deploys.spec", f"`{name}`: {why}", at=Place(name, line))
 
 
 def _placed(link: Link, body: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -13,14 +13,13 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from handrail.adapters.nomad import files as contents
 from handrail.adapters.nomad import notes, parsing, planning, restarting, rollouts, specs
 from handrail.adapters.nomad.identity import identify
 from handrail.adapters.nomad.link import Link, Where, segment
 from handrail.errors import HandrailError, PlatformError, RefusedError
 from handrail.kits.deploys.model import DryRun, File, Rollout, Running, Spec
 from handrail.plans.facts import Identity
-
-_RUN = "handrail.run"
 
 
 class NomadPlatform:
@@ -42,12 +41,11 @@ class NomadPlatform:
         return specs.with_images(spec, images)
 
     def with_files(self, spec: Spec, files: Mapping[str, File]) -> Spec:
-        """Return `spec`: a job of Nomad fetches what it needs by itself, as `artifact` says."""
-        del files
-        return spec
+        """Return `spec` with the content of files where it says `file("...")`."""
+        return specs.spec_of(contents.put(spec.body, spec.files, files))
 
     def stage(self, spec: Spec, files: Mapping[str, File]) -> None:
-        """Do nothing: see `with_files`."""
+        """Do nothing: what a job needs of files is in it."""
 
     def current(self, job: str) -> Running | None:
         """Return what runs under that name; None where nothing does, or it was stopped."""
@@ -61,7 +59,7 @@ class NomadPlatform:
         steady = [each for each in wanted if not _is_canary(each)]
         healthy = sum(rollouts.is_healthy(each) for each in steady)
         return Running(
-            specs.spec_of(stored),
+            specs.stored_spec(stored),
             str(stored["Version"]),
             str(stored["JobModifyIndex"]),
             str(stored["Status"]),
@@ -85,7 +83,8 @@ class NomadPlatform:
     def apply(self, spec: Spec, token: str, note: Mapping[str, str]) -> str:
         """Register a job where it still is as planned."""
         stored = self._stored(spec.job)
-        if stored is not None and not stored.get("Stop") and self._is_applied(stored, spec, note):
+        runs = stored is not None and not stored.get("Stop")
+        if stored and runs and notes.is_of(self._link, stored, spec.body, note):
             return str(stored["JobModifyIndex"])
         return self._register(spec.job, dict(spec.body), self._index(spec.job, stored, token), note)
 
@@ -95,7 +94,7 @@ class NomadPlatform:
         if stored is None or stored.get("Stop"):
             return
         note = notes.note_of(self._link, stored)
-        body = {**specs.spec_of(stored).body, "Stop": True}
+        body = {**specs.stored_spec(stored).body, "Stop": True}
         self._register(job, body, self._index(job, stored, token), note)
 
     def rollout(self, job: str, deployment: str, wait_s: float = 0.0) -> Rollout:
@@ -140,7 +139,7 @@ class NomadPlatform:
         stored = self._stored(job)
         if stored is None or stored.get("Stop"):
             raise _moved(self._link, job, "nothing runs there any more")
-        body = copy.deepcopy(dict(specs.spec_of(stored).body))
+        body = copy.deepcopy(dict(specs.stored_spec(stored).body))
         wanted = specs.group_named(body, group)
         if wanted.get("Count") == count:
             return str(stored["JobModifyIndex"])
@@ -173,12 +172,6 @@ class NomadPlatform:
         if token != str(stored["JobModifyIndex"]):
             raise _moved(self._link, job, f"version {stored['Version']} runs now")
         return int(stored["JobModifyIndex"])
-
-    def _is_applied(self, stored: Mapping[str, Any], spec: Spec, note: Mapping[str, str]) -> bool:
-        """Whether the same was applied already with this note."""
-        if not note.get(_RUN) or specs.spec_of(stored).body != spec.body:
-            return False
-        return notes.note_of(self._link, stored).get(_RUN) == note[_RUN]
 
     def _register(
         self, job: str, body: Mapping[str, object], index: int, note: Mapping[str, str]

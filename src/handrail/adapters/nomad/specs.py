@@ -1,10 +1,4 @@
-"""Nomad's own JSON of a job as a specification: what the server adds is left out, nothing else.
-
-Rules:
-- Null, an empty list and an empty text mean to Nomad that nothing was said: they are left out.
-  An empty block is kept: that it is there may mean something (`sidecar_service {}`).
-- What stands in a map of the team's own (`config`, `env`, `meta`) stays as it is.
-"""
+"""Nomad's JSON of a job as a specification: its tasks, their images, its groups."""
 
 from __future__ import annotations
 
@@ -12,52 +6,22 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from handrail.adapters.nomad.normal import normal, stored
 from handrail.errors import UsageError
 from handrail.kits.deploys.model import Spec
 
-# What the server keeps beside what it was told, and tokens, which it does not give back.
-_SERVERS = frozenset(
-    {
-        "ConsulToken",
-        "CreateIndex",
-        "DispatchIdempotencyToken",
-        "Dispatched",
-        "JobModifyIndex",
-        "ModifyIndex",
-        "NomadTokenID",
-        "ParentID",
-        "Payload",
-        "Stable",
-        "Status",
-        "StatusDescription",
-        "Stop",
-        "SubmitTime",
-        "VaultToken",
-        "Version",
-        "VersionTag",
-    }
-)
-_MAPS = frozenset(
-    {
-        "Attributes",
-        "CanaryMeta",
-        "Config",
-        "Env",
-        "GetterHeaders",
-        "GetterOptions",
-        "Header",
-        "Meta",
-        "Options",
-        "Parameters",
-        "Params",
-        "TaggedAddresses",
-    }
-)
+
+def spec_of(job: Mapping[str, Any], files: tuple[str, ...] = ()) -> Spec:
+    """Return a job as it is to be, as a specification that needs these files."""
+    return _spec(normal(job), files)
 
 
-def spec_of(job: Mapping[str, Any]) -> Spec:
-    """Return a job as the server tells it, as a specification."""
-    body = {key: value for key, value in _said(job).items() if key not in _SERVERS}
+def stored_spec(job: Mapping[str, Any]) -> Spec:
+    """Return a job that the server gave back as a specification."""
+    return _spec(stored(job), ())
+
+
+def _spec(body: Mapping[str, Any], files: tuple[str, ...]) -> Spec:
     images, tasks = {}, []
     for group, task in _tasks(body):
         name = f"{group}/{task.get('Name', '')}"
@@ -65,7 +29,7 @@ def spec_of(job: Mapping[str, Any]) -> Spec:
         image = task.get("Config", {}).get("image")
         if isinstance(image, str):
             images[name] = image
-    return Spec(str(body.get("ID", "")), body, images, tuple(tasks))
+    return Spec(str(body.get("ID", "")), body, images, tuple(tasks), files)
 
 
 def with_images(spec: Spec, images: Mapping[str, str]) -> Spec:
@@ -80,7 +44,7 @@ def with_images(spec: Spec, images: Mapping[str, str]) -> Spec:
         image = wanted.get(f"{group}/{task['Name']}")
         if image is not None:
             task["Config"] = {**task["Config"], "image": image}
-    return spec_of(body)
+    return spec_of(body, spec.files)
 
 
 def group_named(body: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -130,20 +94,3 @@ def _tasks(body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for group in body.get("TaskGroups") or ():
         for task in group.get("Tasks") or ():
             yield str(group.get("Name", "")), task
-
-
-def _said(value: Any) -> Any:
-    """Return what of a value says anything."""
-    if isinstance(value, Mapping):
-        told = {
-            key: each if key in _MAPS and isinstance(each, Mapping) else _said(each)
-            for key, each in sorted(value.items())
-        }
-        return {
-            key: each
-            for key, each in told.items()
-            if each not in (None, [], "") and not (key in _MAPS and each == {})
-        }
-    if isinstance(value, list):
-        return [_said(each) for each in value]
-    return value
