@@ -286,3 +286,31 @@ def test_server_killed_while_a_push_is_deployed(free: Shop) -> None:
 
         until(is_over)
         assert len(outcomes(served)) == 1
+
+
+@pytest.mark.parametrize("then", ["undo", "stop"])
+def test_deploy_that_is_stopped_from_afar(free: Shop, then: str) -> None:
+    """A deploy that is watched can be put back at once, or held for somebody to say."""
+    path = free.team.root / "estate" / "apps.yaml"
+    with serving(free.team) as served:
+        free.deploy(served)
+        free.team.commit({"estate/apps.yaml": path.read_text().replace("soak: 1s", "soak: 10m")})
+        free.release("2")
+        begun = served.ask("POST", "/v1/runs", {"operation": "deploy", "on": "shop"})
+        assert begun.status == 202, begun.content
+
+        def is_watched() -> bool:
+            marks = served.ask("GET", "/v1/runs/2/marks").content.decode()
+            return "watching" in marks
+
+        until(is_watched)
+        assert free.answers() == "2"
+        told = served.ask("POST", "/v1/runs/2/stop", {"then": then})
+        assert told.status == 202, told.content
+        wanted = {"undo": "undone", "stop": "held"}[then]
+        until(lambda: outcomes(served) == [wanted, "confirmed"])
+        if then == "stop":
+            undone = served.call("resume", "2", "--undo")
+            assert undone.code == 0, undone
+        assert free.answers() == "1"
+        assert outcomes(served) == ["undone", "confirmed"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from handrail import wiring
 from handrail.api.route import Answer, Asked, Route
 from handrail.api.routes.errands import EVENTS, ask_of, begin, state_of
 from handrail.api.routes.plans import judged
@@ -28,7 +29,8 @@ from handrail.api.targets import on_request, on_run, sees
 from handrail.core import recalling, records, walks
 from handrail.core.surveying import summary
 from handrail.errors import UsageError
-from handrail.plans.canonical import encode
+from handrail.plans.canonical import encode, time_text
+from handrail.plans.walk import Signal
 from handrail.plans.walk_records import walk_chain
 from handrail.ports import Record
 
@@ -168,7 +170,7 @@ def undo(asked: Asked) -> Answer:
 
 
 def stop(asked: Asked) -> Answer:
-    """End a run's script now, as Ctrl-C does."""
+    """End a run's script now, as Ctrl-C does; a walk is told by a word, whoever drives it."""
     errand = asked.server.errands.of_run(asked.number)
     if errand is None:
         raise UsageError(
@@ -176,8 +178,26 @@ def stop(asked: Asked) -> Answer:
             f"run {asked.number} is not under way on this server",
             hint=f"handrail runs show {asked.number}",
         )
-    asked.server.errands.interrupt(errand, asked.body.then)
+    if records.is_walk(asked.world.journal, asked.number):
+        _tell(asked)
+    else:
+        asked.server.errands.interrupt(errand, asked.body.then)
     return Answer(state_of(errand), 202, {"Location": f"/v1/errands/{errand.id}"})
+
+
+def _tell(asked: Asked) -> None:
+    """Tell a walk to put back what it did, or to begin nothing more and hold."""
+    world, number = asked.world, asked.number
+    engine = wiring.engine(world, {})
+    try:
+        if asked.body.then == "stop":
+            engine.cancel(number, world.person, "stopped")
+            return
+        digest = walks.standing(world, number).walk.digest
+        now = time_text(world.clock.now())
+        engine.signal(number, Signal(world.ids.new(), "undo", world.person, digest, {}, now))
+    finally:
+        engine.close()
 
 
 ROUTES = (
