@@ -260,6 +260,19 @@ def test_a_shallow_repository_is_read(scene: Scene) -> None:
     assert source.since(made[0]) is None
 
 
+def test_a_server_that_calls_itself_shallow_is_asked_a_few_times(
+    scene: Scene, git_http: GitHttp
+) -> None:
+    """Git would by itself ask anew within each question, without end: here it does not."""
+    for number in range(4):
+        scene.shop.commit({"a": str(number)})
+    scene.shop.git("clone", "-q", "--depth=2", f"file://{scene.shop.root}", "../cut")
+    scene.shop.git("-C", "../cut", "config", "uploadpack.allowFilter", "true")
+    source = scene.sources().open(f"{git_http.url}/cut/.git", "main")
+    assert source.read("a") == "3"
+    assert len(git_http.requests) < 20
+
+
 # --- together, and killed ----------------------------------------------------------------------
 
 _OPEN = """

@@ -1,6 +1,7 @@
 """One call of `git` about a hostile repository: bounded, alone, and with an end.
 
 Rules:
+- Git fetches when it is told to, never by itself because something is missing.
 - Only the transport that the address names may be used, whatever any git config says.
 - What git writes is bounded by the kernel, each file by itself; its time by us. On Ctrl-C, and when
   time is up, git ends with all that it started.
@@ -112,7 +113,7 @@ class Bounds:
     size_bytes: int
 
 
-LOCAL = Bounds(60.0, 64 * 1024 * 1024)
+LOCAL = Bounds(60.0, 256 * 1024 * 1024)
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,8 @@ class Git:
         more = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
         return self._run(arguments, LOCAL, more, stdin)
 
-    def get(self, arguments: Sequence[str], bounds: Bounds, *, stdin: bytes = b"") -> bytes:
-        """Ask the far side, or what may have to be fetched from it.
+    def get(self, arguments: Sequence[str], bounds: Bounds, *, stdin: bytes = b"") -> Done:
+        """Ask the far side.
 
         Raises:
             UsageError: it may not be asked so.
@@ -165,13 +166,15 @@ class Git:
             LocalTroubleError: something else is wrong, perhaps here.
         """
         transport = self.where.transport
-        more: dict[str, str] = {"GIT_ALLOW_PROTOCOL": transport}
+        # A far side that calls itself shallow would have git ask anew within each question.
+        more: dict[str, str] = {"GIT_ALLOW_PROTOCOL": transport, "GIT_NO_LAZY_FETCH": "1"}
         if transport in {"https", "ssh"}:  # the person's `insteadOf` may turn one into the other
-            more = {"GIT_ALLOW_PROTOCOL": "https:ssh", "GIT_SSH_COMMAND": self._ssh_command()}
+            more["GIT_ALLOW_PROTOCOL"] = "https:ssh"
+            more["GIT_SSH_COMMAND"] = self._ssh_command()
         done = self._run(arguments, bounds, more, stdin)
         if done.code != 0:
             raise failed(self.where, done)
-        return done.out
+        return done
 
     def _ssh_command(self) -> str:
         """Return how ssh is called: as the person says, but that nobody is asked."""

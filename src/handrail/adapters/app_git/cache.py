@@ -3,7 +3,8 @@
 Rules:
 - Nothing is ever checked out, and nothing of the far side's config or hooks comes here.
 - Fetched whole without files where the server knows filters (commits first, the rest when it is
-  read); where that is too large, the last commits alone: the cache is then `narrow`.
+  read); where that is too large, or not whole there, the last commits alone: the cache is then
+  `narrow`.
 - One process fetches at a time; a fetch that was killed leaves what the next one takes up, and a
   cache that is damaged is made anew.
 """
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from handrail.adapters.app_git.asking import (
-    LOCAL,
     Bounds,
     Git,
     LocalTroubleError,
@@ -40,7 +40,12 @@ _HEX = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _LOCK_S = 0.05
 _NARROW = "handrail-narrow"
 _MOST_ALIKE = 20
+_NAMES_BYTES = 64 * 1024 * 1024
 _LEFT_S = 3600  # no fetch goes on so long
+
+
+class _ShallowError(Exception):
+    """The far side has not got its whole history itself."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Limits:
     @property
     def asking(self) -> Bounds:
         """Bounds of the question which branches and tags there are."""
-        return Bounds(self.ask_s, LOCAL.size_bytes)
+        return Bounds(self.ask_s, _NAMES_BYTES)
 
 
 class Cache:
@@ -154,7 +159,7 @@ class Cache:
 
     def _advertised(self) -> Mapping[str, str]:
         words = ["ls-remote", "--quiet", "--heads", "--tags", "--refs", "origin"]
-        answer = self.git.get(words, self.limits.asking).decode("utf-8", "replace")
+        answer = self.git.get(words, self.limits.asking).out.decode("utf-8", "replace")
         pairs = (line.partition("\t") for line in answer.splitlines())
         return {name: commit for commit, _, name in pairs if _is_pair(commit, name)}
 
@@ -162,7 +167,7 @@ class Cache:
         if not self.is_narrow:
             try:
                 self._fetch("--filter=tree:0", *specs)
-            except TooLargeError:
+            except (TooLargeError, _ShallowError):
                 self._make_anew()
             except TooSlowError:
                 if self._has_refs():  # what is new is little: the far side is ill, not large
@@ -183,7 +188,7 @@ class Cache:
     def _fetch(self, *words: str) -> None:
         options = [word for word in words if word.startswith("--")]
         specs = [word for word in words if not word.startswith("--")]
-        self.git.get(
+        done = self.git.get(
             [
                 *("fetch", "--quiet", "--no-tags", "--no-recurse-submodules"),
                 *("--no-write-fetch-head", "--force", *options, "--end-of-options"),
@@ -191,6 +196,8 @@ class Cache:
             ],
             self.limits.fetching,
         )
+        if "shallow roots are not allowed" in done.said:
+            raise _ShallowError
 
     def _repaired(self, what: Callable[[], T]) -> T:
         """Do it under the lock; where git fails for no fault of the far side, in a new cache."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from handrail.adapters.app_git.asking import Bounds, LocalTroubleError, TooLargeError, unreachable
 from handrail.adapters.app_git.cache import Cache
-from handrail.errors import UsageError
+from handrail.errors import PlatformError, UsageError
 from handrail.kits.deploys import sourcing
 from handrail.kits.deploys.model import File
 
@@ -46,6 +46,7 @@ class Tree:
         """Read nothing yet."""
         self._cache = cache
         self._commit = commit
+        self._top: _Entry | None = None
 
     def file(self, path: str, limit_bytes: int) -> bytes | None:
         """Return what stands at a path; None where nothing does.
@@ -59,13 +60,10 @@ class Tree:
             return None
         if entry.mode == _FOLDER:
             raise sourcing.refused_file(path, "is a folder", "name a file")
-        try:
-            content = self._get(["cat-file", "blob", entry.id], self._bounds(limit_bytes))
-        except TooLargeError:
-            content = b"." * (limit_bytes + 1)
-        if len(content) > limit_bytes:
+        size = self._ensured({entry.id}, [path], limit_bytes)[entry.id]
+        if size > limit_bytes:
             raise sourcing.refused_file(path, f"is larger than {limit_bytes} bytes")
-        return _whole(path, content)
+        return _whole(path, self._ask(["cat-file", "blob", entry.id]))
 
     def files(self, paths: Sequence[str], limit_bytes: int) -> Mapping[str, File]:
         """Return the files at and below paths; `.` is all of them.
@@ -90,7 +88,8 @@ class Tree:
         name = sourcing.check_path(path)
         steps = [str(one) for one in (*reversed(name.parents), name)][1:]
         words = ["ls-tree", "-t", "-z", "--full-tree", self._commit, "--", *steps]
-        found = list(_entries(self._get(words, self._bounds(0))))
+        self._ensured_top()
+        found = list(_entries(self._ask(words)))
         entries = {entry.path: entry for entry in found}
         if len(entries) != len(found):
             raise _twice(path)
@@ -100,7 +99,7 @@ class Tree:
         return entries.get(path)
 
     def _below(self, path: str) -> Iterator[_Entry]:
-        at = _Entry("", _FOLDER, self._commit) if path == "." else self._at(path)
+        at = self._ensured_top() if path == "." else self._at(path)
         if at is None:
             return
         if at.mode != _FOLDER:
@@ -109,7 +108,7 @@ class Tree:
         words = ["ls-tree", "-r", "-z", "--full-tree", at.id]
         prefix = f"{at.path}/" if at.path else ""
         seen = set()
-        for entry in _entries(self._get(words, self._bounds(0))):
+        for entry in _entries(self._ask(words)):
             whole = _Entry(f"{prefix}{entry.path}", entry.mode, entry.id)
             _check(whole)
             if whole.path in seen:
@@ -120,17 +119,41 @@ class Tree:
     def _contents(
         self, ids: set[str], paths: Sequence[str], limit_bytes: int
     ) -> Mapping[str, bytes]:
+        sizes = self._ensured(ids, paths, limit_bytes)
+        if sum(sizes.values()) > limit_bytes:
+            raise _too_large(paths, limit_bytes)
+        return dict(self._batch(ids))
+
+    def _ensured(self, ids: set[str], paths: Sequence[str], limit_bytes: int) -> Mapping[str, int]:
+        """Return the size of each of these files, fetched where it was missing."""
         sizes = self._sizes(ids)
-        missing = ids - set(sizes)
-        if missing:
+        if ids - set(sizes):
             try:
-                self._get(_FETCH, self._bounds(limit_bytes), missing)
+                self._fetch(ids - set(sizes), limit_bytes)
             except TooLargeError:
                 raise _too_large(paths, limit_bytes) from None
             sizes = self._sizes(ids)
-        if sum(sizes.values()) > limit_bytes:
-            raise _too_large(paths, limit_bytes)
-        return dict(self._batch(ids, limit_bytes))
+        for lacking in ids - set(sizes):
+            raise unreachable(self._cache.where, f"lacks the file {lacking}", is_passing=True)
+        return sizes
+
+    def _ensured_top(self) -> _Entry:
+        """Fetch all folders of the commit, where they are missing; never its files."""
+        if self._top is None:
+            words = ["log", "-1", "--no-show-signature", "--format=%T", self._commit]
+            top = self._ask(words).decode("ascii", "replace").strip()
+            known = self._cache.git.ask(["cat-file", "--batch-check"], stdin=_lines([top])).out
+            if known.split()[1:2] != [b"tree"]:
+                self._fetch({top}, 0)
+            self._top = _Entry("", _FOLDER, top)
+        return self._top
+
+    def _fetch(self, ids: set[str], limit_bytes: int) -> None:
+        bounds = Bounds(self._cache.limits.fetch_s, limit_bytes + _EXTRA_BYTES)
+        try:
+            self._cache.git.get(_FETCH, bounds, stdin=_lines(ids))
+        except LocalTroubleError as error:
+            raise self._unread(str(error)) from error
 
     def _sizes(self, ids: set[str]) -> dict[str, int]:
         """Return the sizes of those that are here."""
@@ -138,26 +161,23 @@ class Tree:
         words = (line.split() for line in answer.decode("ascii", "replace").splitlines())
         return {one[0]: int(one[2]) for one in words if len(one) == 3 and one[1] == "blob"}  # noqa: PLR2004
 
-    def _batch(self, ids: set[str], limit_bytes: int) -> Iterator[tuple[str, bytes]]:
-        answer = self._get(["cat-file", "--batch"], self._bounds(limit_bytes), ids)
+    def _batch(self, ids: set[str]) -> Iterator[tuple[str, bytes]]:
+        answer = self._ask(["cat-file", "--batch"], ids)
         at = 0
         for _ in ids:
             end = answer.index(b"\n", at)
-            name, kind, size = f"{answer[at:end].decode('ascii')} ".split(" ")[:3]
-            if kind != "blob":
-                raise unreachable(self._cache.where, f"lacks the file {name}", is_passing=True)
+            name, _, size = answer[at:end].decode("ascii").split(" ")
             at = end + 1 + int(size) + 1
             yield name, answer[end + 1 : at - 1]
 
-    def _bounds(self, limit_bytes: int) -> Bounds:
-        return Bounds(self._cache.limits.fetch_s, limit_bytes + _EXTRA_BYTES)
+    def _ask(self, words: Sequence[str], ids: Iterable[str] = ()) -> bytes:
+        done = self._cache.git.ask(words, stdin=_lines(ids))
+        if done.code != 0:
+            raise self._unread("a file that was fetched cannot be read")
+        return done.out
 
-    def _get(self, words: Sequence[str], bounds: Bounds, ids: Iterable[str] = ()) -> bytes:
-        try:
-            return self._cache.git.get(words, bounds, stdin=_lines(ids))
-        except LocalTroubleError as error:
-            why = f"cannot be read: {error}"
-            raise unreachable(self._cache.where, why, is_passing=True) from error
+    def _unread(self, why: str) -> PlatformError:
+        return unreachable(self._cache.where, f"cannot be read: {why}", is_passing=True)
 
 
 def _lines(ids: Iterable[str]) -> bytes:

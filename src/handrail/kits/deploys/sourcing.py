@@ -24,8 +24,8 @@ _SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9._][A-Za-z0-9._-]*)@)?(?P<host>[^/:@]+
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 _USER = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,31}")
 _TOKEN = re.compile(r"(gh[a-z]_|github_pat_|glpat-|gldt-|ATBB)")
-# Up to the last `@`: a password may hold a slash that nobody wrote as `%2F`.
-_USERINFO = re.compile(r"(?<=://)[^\s'\"]*@")
+# Up to the last `@` of a line: a password may hold slashes and blanks that nobody escaped.
+_USERINFO = re.compile(r"(?<=://)[^\n]*@")
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\xa0]")
 # What `git check-ref-format` refuses, and the words with which a ref is asked for its ancestors.
 _NO_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-/.]|[/.]$|^@$")
