@@ -270,7 +270,8 @@ def test_the_commits_since_one_on_another_branch_are_told(told: Told) -> None:
     [
         "ext::sh -c touch% /tmp/x", "ext::sh", "fd::3", "file:///etc", "file://localhost/etc",
         "-uprogram", "--upload-pack=x", "https://ana:s3cret@git.example/x", "git://git.example/x",
-        "https://ana:x/s3cret@git.example/x", "https://ana:my s3cret@git.example/x", "https://" + "a" * 250 + ":s3cret@git.example/x",
+        "https://ana:x/s3cret@git.example/x", "https://ana:my s3cret@git.example/x",
+        "https://" + "a" * 250 + ":s3cret@git.example/x",
         "https://ghp_abcdefghijklmnop@git.example/x", "ssh://ana:s3cret@git.example/x",
         "ssh://-oProxyCommand=x/x", "-oProxyCommand=x:path", "git@-oProxyCommand=x:path",
         "ssh://-uana@git.example/x", "http://git.example/x", "https://", "https:///x",
