@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from handrail.adapters.app_git import GitSources
+from handrail.adapters.app_git import GitSources, trees
 from handrail.adapters.app_git.cache import Limits
 from handrail.adapters.system import SystemClock
 from handrail.errors import HandrailError, PlatformError, UsageError
@@ -101,6 +101,22 @@ def test_files_are_fetched_when_they_are_read(scene: Scene, git_http: GitHttp) -
         env=environment(scene.shop.home, GIT_NO_LAZY_FETCH="1", GIT_ALLOW_PROTOCOL="none"),
     ).stdout
     assert "?" in missing
+
+
+def test_a_file_that_is_too_large_is_not_even_fetched_whole(
+    scene: Scene, git_http: GitHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The far side may send a file without end: what is kept of it is bounded."""
+    monkeypatch.setattr(trees, "_EXTRA_BYTES", 20_000)
+    _grow(scene, 1)
+    source = scene.sources().open(f"{git_http.url}/shop/.git", "main")
+    for read in (source.read, lambda path, limit: source.files([path], limit)):
+        with pytest.raises(UsageError, match="larger") as caught:
+            read("noise", 1000)
+        assert caught.value.code == "source.refused"
+    assert source.read("app.hcl", 1000) == "0"
+    (cache,) = scene.caches()
+    assert max(one.stat().st_size for one in cache.rglob("*")) < 30_000
 
 
 def test_an_unchanged_repository_is_asked_once(scene: Scene, git_http: GitHttp) -> None:
@@ -278,7 +294,7 @@ def test_a_server_that_calls_itself_shallow_is_asked_a_few_times(
 _OPEN = """
 import sys
 from pathlib import Path
-from handrail.adapters.app_git import GitSources
+from handrail.adapters.app_git import GitSources, trees
 from handrail.adapters.system import SystemClock
 root = Path(sys.argv[1])
 sources = GitSources(root, root / '.handrail', {'PATH': sys.argv[3]}, SystemClock())
