@@ -314,3 +314,37 @@ def test_deploy_that_is_stopped_from_afar(free: Shop, then: str) -> None:
             assert undone.code == 0, undone
         assert free.answers() == "1"
         assert outcomes(served) == ["undone", "confirmed"]
+
+
+def test_verbs_of_the_kit(free: Shop) -> None:
+    """Restarting and scaling go through a server, too; importing is for where the repository is."""
+    with serving(free.team) as served:
+        free.deploy(served)
+        for words in (("restart", "shop"), ("scale", "shop", "1")):
+            planned = served.call(*words, "--plan")
+            assert planned.out == free.team.call(*words, "--plan").out
+            ran = served.call(*words)
+            assert (ran.code, "confirmed: run" in ran.out) == (0, True), (words, ran)
+        assert outcomes(served) == ["confirmed"] * 3
+        told = served.call("deploy", "import", "--from", "platform/here")
+        assert (told.code, "remote.local-only" in told.err) == (2, True), told
+        wrong = served.call("deploy", "shop", "shopp")
+        assert (wrong.code, "did you mean `shop`" in wrong.err) == (2, True), wrong
+        nobody = served.call("deploy", "status", "shopp")
+        assert (nobody.code, "did you mean `app/shop`" in nobody.err) == (2, True), nobody
+        glass = served.call("deploy", "shop", "--break-glass", "it burns")
+        assert (glass.code, "remote.local-only" in glass.err) == (2, True), glass
+        assert served.call("detach", "router-9").code == 2
+
+
+def test_verb_that_is_an_operation_of_the_teams_own(free: Shop) -> None:
+    """`handrail deploy` through a server never means a script that the team calls `deploy`."""
+    script = "operation: deploy\nrun: ./deploy.sh\non: app/shop\nundo: {irreversible: x}\n"
+    operation = script.replace("on: app/shop", "on: {store: {environment: test}}")
+    free.team.commit({"operations/deploy.yaml": operation, "deploy.sh": "#!/bin/sh\n"})
+    with serving(free.team) as served:
+        told = served.call("deploy", "shop")
+        assert (told.code, "the team's own" in told.err) == (2, True), told
+        push = tell(served, free.release("2"))
+        assert push.json["state"] == "refused", push.json
+        assert outcomes(served) == []

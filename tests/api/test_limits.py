@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from handrail.api.limits import Limits
-from support.served import Served, serving
+from support.served import Served, serving, until
 from support.teams import ANA, make_team
 
 
@@ -98,6 +98,7 @@ def test_every_answer_has_an_id(served: Served) -> None:
     assert own.headers["x-request-id"] == "own-1"
     unfit = served.ask("GET", "/v1/whoami", headers={"X-Request-Id": 'a"b'})
     assert unfit.headers["x-request-id"] not in {"", 'a"b'}
+    until(lambda: any('"own-1"' in line for line in served.logged))
     line = next(json.loads(line) for line in served.logged if '"own-1"' in line)
     assert (line["person"], line["route"], line["status"]) == (ANA, "GET /v1/whoami", 200)
 

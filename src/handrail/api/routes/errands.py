@@ -110,13 +110,15 @@ async def _follow(errand: Errand) -> AsyncIterator[bytes]:
         position, last = 0, 0
         while True:
             news.clear()
+            # Looked at first: its last event may come while those before it are sent.
+            is_working = errand.state == "working"
             for event in errand.events[max(0, position - 1) :]:
                 if event.get("n", 0) > last or position == 0:
                     last = event.get("n", 0)
                     yield event_line(event["event"], encode(event), last)
                 position += 1
             position = len(errand.events)
-            if errand.state != "working":
+            if not is_working:
                 return
             try:
                 await asyncio.wait_for(news.wait(), PING_S)
