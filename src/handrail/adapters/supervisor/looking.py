@@ -7,9 +7,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from handrail.adapters.supervisor.fragment import group_of
@@ -48,13 +49,11 @@ class Group:
         return self.state == _RUNNING
 
 
-def groups(link: Link, app: str) -> dict[str, Group]:
-    """Return the instances of an app that supervisord has, by their group."""
-    found: dict[str, Group] = {}
-    for info in link.call("getAllProcessInfo"):
-        if str(info["group"]).startswith(f"{app}+"):
-            found[str(info["group"])] = _group(info)
-    return found
+def groups(link: Link, names: Iterable[str]) -> dict[str, Group]:
+    """Return those of these groups that supervisord has."""
+    asked = sorted(names)
+    found = link.call_each("getProcessInfo", [f"{name}:{name}" for name in asked])
+    return {name: _group(info) for name, info in zip(asked, found, strict=True) if info is not None}
 
 
 def _group(info: Mapping[str, Any]) -> Group:
@@ -62,10 +61,16 @@ def _group(info: Mapping[str, Any]) -> Group:
     return Group(state, int(info["now"]) - int(info["start"]), said)
 
 
-def bring(link: Link, app: str, state: State) -> frozenset[str]:
+def bring(link: Link, app: str, state: State, folder: Path) -> frozenset[str]:
     """Go one step towards what the fragment says; return the groups that are not there yet.
 
     Those that the newest deployment has not placed stay as they are, whatever the fragment says.
+
+    Args:
+        link: to supervisord.
+        app: its name.
+        state: what is wanted.
+        folder: where the fragment is.
 
     Raises:
         PlatformError: supervisord does not read the fragment, or does not answer.
@@ -77,6 +82,7 @@ def bring(link: Link, app: str, state: State) -> frozenset[str]:
         for number, (_, deployment) in enumerate(places)
         if state.last is not None and deployment == state.last.number
     }
+    _check_read(link, ours - {*added, *changed}, folder)
     late = set()
     for name in sorted(_of(app, removed)):
         if not _ended(link, name):
@@ -124,14 +130,13 @@ def _begun(link: Link, name: str) -> bool:
     return True
 
 
-def check_is_read(link: Link, names: set[str], folder: str) -> None:
-    """Raise where supervisord has not read groups that the fragment has.
+def _check_read(link: Link, names: set[str], folder: Path) -> None:
+    """Raise where supervisord knows nothing of groups that the fragment has.
 
     Raises:
         PlatformError: it does not include the folder of fragments.
     """
-    known = {str(info["group"]) for info in link.call("getAllConfigInfo")}
-    if not names <= known:
+    if names - groups(link, names).keys():
         raise PlatformError(
             "platform.failed",
             f"supervisord at {link.endpoint} does not read {folder}",

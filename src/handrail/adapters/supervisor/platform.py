@@ -16,16 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from handrail.adapters.supervisor import fragment, looking, reading, tasks
+from handrail.adapters.supervisor.disk import apps, identity, remove_file, replace_file
 from handrail.adapters.supervisor.link import Link
 from handrail.adapters.supervisor.rolling import Instance, Rolling, Seen
-from handrail.adapters.supervisor.shelf import (
-    Shelf,
-    Version,
-    apps,
-    identity,
-    remove_file,
-    replace_file,
-)
+from handrail.adapters.supervisor.shelf import Shelf, Version
 from handrail.adapters.supervisor.state import Deployment, State
 from handrail.errors import PlatformError, RefusedError, UsageError
 from handrail.kits.deploys.differing import differences
@@ -104,9 +98,8 @@ class SupervisorPlatform:
             return None
         version = shelf.version(state.version)
         edited = self._edited(shelf, state, version)
-        found = looking.groups(self._link, job)
+        healthy = self._healthy(job, version)
         body = {**version.body, tasks.EDITED: edited} if edited else version.body
-        healthy = _healthy(job, version, found)
         stand = state.last.stand if state.last else "healthy"
         status = "pending" if stand in {"going", "canaries"} else "running"
         return Running(
@@ -235,8 +228,7 @@ class SupervisorPlatform:
                 return self._step(shelf, state)
         if one != state.last or not state.version:
             return Rollout(one.stand, (0, 0), one.why)
-        found = looking.groups(self._link, job)
-        return Rollout(one.stand, _healthy(job, shelf.version(state.version), found), one.why)
+        return Rollout(one.stand, self._healthy(job, shelf.version(state.version)), one.why)
 
     def _step(self, shelf: Shelf, state: State) -> Rollout:
         """Bring about what is wanted, look at it, and decide what is wanted next."""
@@ -258,14 +250,7 @@ class SupervisorPlatform:
         if _read(shelf.fragment) != text:
             shelf.fragment.parent.mkdir(parents=True, exist_ok=True)
             replace_file(shelf.fragment, text)
-        late = looking.bring(self._link, shelf.app, state)
-        names = {
-            fragment.group_of(shelf.app, name, number)
-            for name, places in state.placed.items()
-            for number in range(len(places))
-        }
-        looking.check_is_read(self._link, names, str(shelf.fragment.parent))
-        return late
+        return looking.bring(self._link, shelf.app, state, shelf.fragment.parent)
 
     def _rolling(
         self,
@@ -287,7 +272,8 @@ class SupervisorPlatform:
             for name, places in state.placed.items()
             for number, (version, _) in enumerate(places)
         }
-        found = looking.groups(self._link, job)
+        names = [fragment.group_of(job, *one) for one in wanted]
+        found = looking.groups(self._link, names)
         seen: Mapping[Instance, Seen] = looking.look(self._checks, found, late, job, wanted)
         return Rolling(state, body, known.__getitem__, seen, self._now())
 
@@ -331,6 +317,16 @@ class SupervisorPlatform:
 
     def _shelf(self, job: str) -> Shelf:
         return Shelf(self._root, job, self._clock)
+
+    def _healthy(self, job: str, version: Version) -> tuple[int, int]:
+        """Return how many of a version's instances run, and how many there should be."""
+        names = [
+            fragment.group_of(job, task.name, number)
+            for task in tasks.tasks(version.body).values()
+            for number in range(task.instances)
+        ]
+        found = looking.groups(self._link, names)
+        return sum(group.is_running for group in found.values()), len(names)
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
@@ -405,15 +401,6 @@ def _is_under_way(state: State) -> bool:
 
 def _numbers(state: State) -> set[int]:
     return {version for places in state.placed.values() for version, _ in places}
-
-
-def _healthy(job: str, version: Version, found: Mapping[str, looking.Group]) -> tuple[int, int]:
-    wanted = [
-        fragment.group_of(job, task.name, number)
-        for task in tasks.tasks(version.body).values()
-        for number in range(task.instances)
-    ]
-    return sum(name in found and found[name].is_running for name in wanted), len(wanted)
 
 
 def _fates(rolling: Rolling, name: str) -> dict[str, int]:

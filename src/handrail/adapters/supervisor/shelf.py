@@ -17,17 +17,16 @@ Rules:
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from handrail.adapters.supervisor import disk
 from handrail.adapters.supervisor.state import State, decode_state, encode_state
 from handrail.adapters.supervisor.tasks import Body, content
 from handrail.errors import PlatformError, UsageError
@@ -86,12 +85,12 @@ class Shelf:
         Raises:
             PlatformError: another process holds it for too long, or the folder cannot be written.
         """
-        with translated(self.root):
+        with disk.translated(self.root):
             self.folder.mkdir(parents=True, exist_ok=True)
             number = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._lock(number)
-            with translated(self.root):
+            with disk.translated(self.root):
                 yield
         finally:
             os.close(number)
@@ -104,7 +103,7 @@ class Shelf:
             except BlockingIOError as error:
                 if self._clock.elapsed_s() >= until_s:
                     said = f"another process has been changing `{self.app}` for too long"
-                    raise passing("platform.unreachable", said) from error
+                    raise disk.passing("platform.unreachable", said) from error
                 self._clock.sleep(_AGAIN_S)
             else:
                 return
@@ -127,7 +126,7 @@ class Shelf:
 
     def write_state(self, state: State) -> None:
         """Let this be wanted from now on; survives a power cut."""
-        replace_file(self.folder / "state.json", encode_state(state))
+        disk.replace_file(self.folder / "state.json", encode_state(state))
         self._point(state.version)
 
     def version(self, number: int) -> Version:
@@ -154,11 +153,11 @@ class Shelf:
         path = self.folder / "content" / digest.partition(" ")[0]
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, data)
+            disk.replace_file(path, data)
 
     def missing(self, body: Body) -> list[str]:
         """Return the files of a body whose content is not kept here."""
-        have = set(_names(self.folder / "content"))
+        have = set(disk.names_in(self.folder / "content"))
         return [p for p, digest in content(body).items() if digest.partition(" ")[0] not in have]
 
     def write_version(
@@ -175,7 +174,7 @@ class Shelf:
         digest = sha256(encode(body))[:12]
         folder = self.folder / "versions" / f"{number}-{digest}"
         # What is there was written by somebody who died before it was named.
-        for name in _names(folder.parent):
+        for name in disk.names_in(folder.parent):
             if name.startswith(".new-") or name.partition("-")[0] == str(number):
                 shutil.rmtree(folder.parent / name)
         new = folder.parent / f".new-{number}"
@@ -187,9 +186,9 @@ class Shelf:
             (new / "run" / name).chmod(_PROGRAM)
         said = {"number": number, "body": body, "note": dict(note)}
         (new / "version.json").write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
-        _flush_all(new)
+        disk.flush_all(new)
         new.rename(folder)
-        _flush(folder.parent)
+        disk.flush(folder.parent)
         return Version(number, body, note, folder)
 
     def edited(self, version: Version) -> dict[str, str]:
@@ -218,7 +217,7 @@ class Shelf:
             with suppress(PlatformError):
                 digests = content(self.version(number).body).values()
                 used |= {digest.partition(" ")[0] for digest in digests}
-        for name in _names(self.folder / "content"):
+        for name in disk.names_in(self.folder / "content"):
             if name not in used:
                 (self.folder / "content" / name).unlink(missing_ok=True)
 
@@ -242,93 +241,9 @@ class Shelf:
         new.rename(link)
 
     def _folder_of(self, number: int) -> Path | None:
-        found = [n for n in _names(self.folder / "versions") if n.startswith(f"{number}-")]
+        found = [n for n in disk.names_in(self.folder / "versions") if n.startswith(f"{number}-")]
         return self.folder / "versions" / found[0] if found else None
 
     def _numbers(self) -> list[int]:
-        heads = [name.partition("-")[0] for name in _names(self.folder / "versions")]
+        heads = [name.partition("-")[0] for name in disk.names_in(self.folder / "versions")]
         return [int(head) for head in heads if head.isdecimal()]
-
-
-def apps(root: Path) -> list[str]:
-    """Return the apps that have a folder, sorted."""
-    return sorted(name for name in _names(root / "apps") if NAME.fullmatch(name))
-
-
-def identity(root: Path) -> str:
-    """Return the id that the folder keeps; written the first time that anybody asks."""
-    path = root / "id"
-    with translated(root):
-        with suppress(FileNotFoundError):
-            return path.read_text().strip()
-        root.mkdir(parents=True, exist_ok=True)
-        new = root / f".id-{secrets.token_hex(8)}"
-        new.write_text(f"{secrets.token_hex(16)}\n")
-        _flush(new)
-        with suppress(FileExistsError):
-            os.link(new, path)  # of two at once, one wins
-        new.unlink()
-        _flush(root)
-        return path.read_text().strip()
-
-
-def replace_file(path: Path, data: str | bytes) -> None:
-    """Write a file whole: whoever reads it meets the old or the new; survives a power cut."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_bytes(data.encode() if isinstance(data, str) else data)
-    _flush(new)
-    new.rename(path)
-    _flush(path.parent)
-
-
-def remove_file(path: Path) -> None:
-    """Remove a file; nothing where none is."""
-    path.unlink(missing_ok=True)
-    with suppress(FileNotFoundError):
-        _flush(path.parent)
-
-
-@contextmanager
-def translated(root: Path) -> Iterator[None]:
-    """Make errors of the file system those of the port."""
-    try:
-        yield
-    except OSError as error:
-        raise PlatformError(
-            "platform.failed",
-            f"{error.filename or root}: {(error.strerror or str(error)).lower()}",
-            hint="the platform's `folder` is to be writable for whoever deploys",
-        ) from error
-
-
-def passing(code: str, said: str) -> PlatformError:
-    """Return an error that another attempt may not meet."""
-    error = PlatformError(code, said)
-    error.is_passing = True
-    return error
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return [path.name for path in folder.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _flush(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-def _flush_all(folder: Path) -> None:
-    """Flush the file system of a folder: one call for a whole tree."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(number) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(folder))
-    finally:
-        os.close(number)
