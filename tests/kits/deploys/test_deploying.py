@@ -94,6 +94,17 @@ def test_image_for_a_task_alone(apps: Apps) -> None:
     assert found.spec.images == {"web/web": pushed.pinned, "web/sidecar": proxy.pinned}
 
 
+def test_image_named_after_a_branch(apps: Apps) -> None:
+    """`{branch}` is the branch that is deployed; a commit is none, and that is said."""
+    estate = (apps.fake.root / "estate/apps.yaml").read_text()
+    apps.declare(estate.replace("shop:{commit}", "shop:{branch}"))
+    made = apps.commit("1")
+    pushed = apps.registry.push("ghcr.io/team/shop:main")
+    assert pushed.digest in section(apps.decide().plan, "images")[0]
+    with pytest.raises(UsageError, match="named after a branch"):
+        apps.decide(ref=made.id)
+
+
 def test_a_tag_that_moved_is_stale(apps: Apps) -> None:
     """A tag that means another image at the run than when it was approved: nothing is done."""
     apps.commit("1")
@@ -230,6 +241,7 @@ def test_ill_beside_canaries_is_put_back(apps: Apps) -> None:
     apps.fake.checks.set(SHOP_HEALTH, WELL, ILL)
     assert apps.run().outcome == "failed"
     assert "promote" not in apps.known.calls
+    assert apps.known.calls[-2:] == ["halt", "apply"]
     assert apps.runs() == "1"
     assert "beside the canaries" in apps.whys()[1]
 

@@ -79,6 +79,40 @@ def test_rollback_after_an_undo_goes_further_back(apps: Apps) -> None:
         apps.decide("rollback")
 
 
+def test_rollback_after_a_rollback_and_a_deploy(apps: Apps) -> None:
+    """What ran just before is put back: not the version that was rolled back from."""
+    apps.deployed("1")
+    apps.deployed("bad")
+    apps.run("rollback")
+    apps.deployed("3")
+    assert apps.run("rollback").outcome == "done"
+    assert apps.runs() == "1"
+
+
+def test_rollback_of_what_was_scaled(apps: Apps) -> None:
+    """A count is no version: the version before is put back, not the same with another count."""
+    apps.deployed("1")
+    apps.deployed("2")
+    apps.run("scale", count="5")
+    assert apps.run("rollback").outcome == "done"
+    assert apps.runs() == "1"
+
+
+def test_undo_of_a_scale_leaves_another_count(apps: Apps) -> None:
+    """What somebody else scaled since is left as it is."""
+    apps.deployed("1")
+    walk = apps.walk(apps.ready("scale", count="5"))
+    walk.go()
+    running = apps.platform.current("shop")
+    assert running is not None
+    apps.platform.scale("shop", "web", 7, running.token)
+    walk.say("undo")
+    walk.go()
+    found = apps.platform.current("shop")
+    assert found is not None
+    assert (found.healthy[1], apps.ends()[-1]) == (7, "undo-failed")
+
+
 def test_rollback_to_a_run(apps: Apps) -> None:
     """`to` is the number of the run whose version is meant."""
     for version in "123":

@@ -90,7 +90,7 @@ def _target(world: World, app: App, running: Running | None, to: str) -> Ran:
         return history.find(world, app.ref, int(to))
     origin = changes.origin(running.note) if running else None
     for one in history.history(world, app.ref):
-        if not one.is_deployed or one.change is None or one.change.of:
+        if not one.is_deployed or one.change is None:
             continue
         if origin is not None and one.run >= origin:
             continue
