@@ -581,3 +581,15 @@ def test_tag_that_is_called_as_the_branch(house: House) -> None:
     name = house.take(C, by="github")
     assert house.carry(name) is not None
     assert house.shop.applied == [C]
+
+
+def test_operation_of_the_teams_own(house: House) -> None:
+    """A script that a team calls `deploy` is begun by no web hook, whatever it is for."""
+    text = "operation: deploy\nrun: ./scripts/trim.sh\non: store/pilot-db\nundo: restore\n"
+    text += "parameters: {ref: {type: text}}\n"
+    house.fake.write("operations/deploy.yaml", text)
+    name = house.take()
+    assert house.carry(name) is None
+    found = house.find(name)
+    assert (found.state, found.body["code"]) == ("refused", "operations.target")
+    assert "the team's own" in found.body["why"]

@@ -32,6 +32,7 @@ from handrail.errors import (
 from handrail.estate.model import Address, Resource
 from handrail.kits.deploys import branches, hook_records
 from handrail.kits.deploys.branches import Placed
+from handrail.kits.deploys.declared import KIT
 from handrail.kits.deploys.hook_records import Delivery
 from handrail.kits.deploys.ports import Sources
 from handrail.plans.canonical import time_text
@@ -247,6 +248,10 @@ class _Turn:
 
     def _decide(self) -> Decided:
         one = self._one
+        operation = self._declared.operations.get(OPERATION)
+        if operation is None or operation.kit != KIT:
+            said = f"`{OPERATION}` is an operation of the team's own: no web hook begins it"
+            raise UsageError("operations.target", said, at=operation.place if operation else None)
         images = ",".join(f"{task}={image}" for task, image in sorted(one.images.items()))
         given = {"ref": one.commit} | ({"images": images} if images else {})
         return deciding.decide(
