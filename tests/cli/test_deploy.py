@@ -128,6 +128,7 @@ def test_restarted_and_scaled(running: AppTeam) -> None:
 def test_several_apps_go_in_waves(tmp_path: Path) -> None:
     """Apps by name, or all but some, are one fan-out: what is left out is not touched."""
     team = make_app_team(tmp_path, more=True)
+    assert "on 2 apps together:" in team.call("deploy", "shop", "pay", "--plan").out
     some = team.call("deploy", "shop", "pay")
     assert some.code == 0, some
     assert team.platform.jobs() == ("pay", "shop")

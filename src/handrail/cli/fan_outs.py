@@ -86,7 +86,7 @@ def _verdicts(fan_out: FanOut) -> list[str]:
 def total_lines(fan_out: FanOut) -> list[str]:
     """Return what it would do to all targets together."""
     count = len(fan_out.children)
-    operation, where = fan_out.plan.request.operation, f"{count:,} store{'s' * (count > 1)}"
+    operation, where = fan_out.plan.request.operation, fan_out.title.partition(" on ")[2]
     lines = []
     if fan_out.unknown:
         said = f"what {operation} would do is unknown on {some(fan_out.unknown)}: not rehearsed."
