@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from handrail.adapters.registry import oci, reaching
+from handrail.adapters.registry import carrying, oci, reaching
 from handrail.adapters.registry.credentials import Access, Credentials
 from handrail.adapters.registry.oci import OciRegistry
 from handrail.errors import HandrailError, PlatformError, UsageError, render
@@ -217,7 +217,7 @@ def test_a_registry_that_is_away_is_told(odd: OddRegistry, clock: FakeClock) -> 
 
 def test_a_registry_that_drips_does_not_hold_anybody(odd: OddRegistry, clock: FakeClock) -> None:
     """A byte now and then is no answer in time."""
-    odd.say(MAIN, Said(200, b"{" + b" " * 10_000, drip_s=0.05))
+    odd.say(MAIN, Said(200, b"{" + b" " * 60, drip_s=0.05))
     registry = OciRegistry(clock, Access(frozenset({odd.host})), timeout_s=0.3)
     assert "does not answer within 0.3 s" in _fails(lambda: _resolve(registry, odd)).message
 
@@ -338,6 +338,28 @@ def test_a_password_is_sent_where_it_is_asked_for(odd: OddRegistry, known: OciRe
     assert sent == ["", "Basic", "Basic"]
 
 
+def test_a_refused_token_is_forgotten(odd: OddRegistry, known: OciRegistry) -> None:
+    """What opened it a moment ago, and does not any more, is not sent again."""
+    _challenge(odd, f"http://{odd.host}/token")
+    odd.json("/token", {"token": "given"})
+    assert _resolve(known, odd) == OTHER
+    odd.say(MAIN, Said(401))
+    _fails(lambda: _resolve(known, odd))
+    _fails(lambda: _resolve(known, odd))
+    sent = [one.authorization for one in odd.came if one.path == MAIN]
+    assert sent == ["", "Bearer given", "Bearer given", ""]
+
+
+def test_what_a_bucket_asks_for_is_not_given(
+    odd: OddRegistry, elsewhere: OddRegistry, known: OciRegistry
+) -> None:
+    """Only the registry itself may ask for credentials, and not where it sends us."""
+    odd.say(MAIN, Said(307, headers={"Location": f"http://{elsewhere.host}/bucket"}))
+    elsewhere.say("/bucket", Said(401, headers={"WWW-Authenticate": "Basic"}))
+    _fails(lambda: _resolve(known, odd))
+    assert [one.authorization for one in (*odd.came, *elsewhere.came)] == ["", ""]
+
+
 def test_a_token_by_itself_is_sent_as_it_is(odd: OddRegistry, clock: FakeClock) -> None:
     """Who declares a token alone wants it to be sent, and not exchanged."""
     access = Access(frozenset({odd.host}), Credentials("", SECRET))
@@ -435,6 +457,24 @@ def test_a_registry_that_sends_us_round_and_round_is_told(
 
 
 @pytest.mark.parametrize(
+    ("url", "location", "target"),
+    [
+        ("https://x/v2/a", "/b?c", "https://x/b?c"),
+        ("https://x/v2/a", "https://y/b", "https://y/b"),
+        ("http://127.0.0.1/v2/a", "http://127.0.0.1:8/b", "http://127.0.0.1:8/b"),
+        ("http://127.0.0.1/v2/a", "https://y/b", "https://y/b"),
+        ("https://x/v2/a", "http://127.0.0.1/b", ""),
+        ("https://x/v2/a", "http://y/b", ""),
+        ("https://x/v2/a", "https://[", ""),
+        ("https://x/v2/a", "https://y/\x7f", ""),
+    ],
+)
+def test_a_redirect_never_leads_back_to_http(url: str, location: str, target: str) -> None:
+    """What was encrypted stays so, and what cannot be read is not followed."""
+    assert carrying.moved(url, location) == target
+
+
+@pytest.mark.parametrize(
     ("home", "target", "may"),
     [
         ("93.184.216.34", "93.184.216.35", True),
@@ -526,7 +566,7 @@ def test_a_next_page_is_of_the_same_list(
 ) -> None:
     """A link leads to no other host, repository or path."""
     odd.say(TAGS, _page(["a"], f'<{link}>; rel="next"'))
-    assert _fails(lambda: registry.tags(f"{odd.host}/team/shop")).code == "image.unreachable"
+    assert "next page" in _fails(lambda: registry.tags(f"{odd.host}/team/shop")).message
     assert {one.path.partition("?")[0] for one in odd.came} == {TAGS}
 
 

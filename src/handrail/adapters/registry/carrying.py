@@ -103,7 +103,9 @@ class Carrier:
             answer = self._once(question, url, authorization)
             if answer.status not in _MOVED:
                 return answer
-            url = self._moved(url, answer.headers.get("location", ""))
+            url = moved(url, answer.headers.get("location", ""))
+            if not url:
+                raise self.failed("sends us to no safe address")
             if urlsplit(url).netloc != first:
                 authorization = ""
         raise self.failed("sends us round and round")
@@ -117,13 +119,6 @@ class Carrier:
         error = LaterError("image.unreachable", f"registry {self.host} {why}", hint=hint)
         error.wait_s = wait_s
         return error
-
-    def _moved(self, url: str, location: str) -> str:
-        target = joined(url, location) if location.isascii() and location.isprintable() else ""
-        parts = safe_parts(target)
-        if not location or parts is None or (parts.scheme == "http" and url.startswith("https:")):
-            raise self.failed("sends us to no safe address")
-        return target
 
     def _once(self, question: Question, url: str, authorization: str) -> Answer:
         self._reach.begin(self._timeout_s)
@@ -185,6 +180,14 @@ def name_of(netloc: str) -> str:
 def base_of(host: str) -> str:
     """Return what all of a registry's addresses begin with."""
     return f"{'http' if is_here(name_of(host)) else 'https'}://{host}/v2/"
+
+
+def moved(url: str, location: str) -> str:
+    """Return where a redirect leads; empty where we do not go there, such as back to `http://`."""
+    target = joined(url, location) if location.isascii() and location.isprintable() else ""
+    parts = safe_parts(target)
+    is_plain = parts is not None and parts.scheme == "http" and not url.startswith("http:")
+    return "" if not location or parts is None or is_plain else target
 
 
 def joined(url: str, further: str) -> str:
