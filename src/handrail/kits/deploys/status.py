@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from handrail.errors import HandrailError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Word = Literal["same", "drifted", "behind", "never deployed", "away"]
 # A thread that waits costs little; with so many none of a hundred apps waits for another.
-_THREADS = 320
+_THREADS = 256
 _MOST_BEHIND = 200
 
 
@@ -95,8 +96,18 @@ def status(
     chosen = tuple(estate.of_kinds(("app",))) if apps is None else tuple(apps)
     with ThreadPoolExecutor(_THREADS, "handrail-status") as threads:
         asking = _Asking(outside, estate, threads)
-        pending = [asking.begin(resource) for resource in chosen]
+        declared = [(one, _answered(partial(asking.begin, one))) for one in chosen]
+        # The record is read while the wire is waited for.
+        pending = [asking.ask(resource, begun) for resource, begun in declared]
         return tuple(_told(outside, one) for one in pending)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """One app of which the branch is being read."""
+
+    app: App
+    source: Future[_Answer[Source]]
 
 
 @dataclass(frozen=True)
@@ -104,9 +115,8 @@ class _Pending:
     """One app, and the answers that are under way."""
 
     resource: Resource
-    saved: Future[Ran | None]
-    runs: Future[_Answer[_Runs]]
-    head: Future[_Answer[_Head]]
+    saved: Ran | None
+    told: Future[tuple[_Answer[_Runs], _Answer[_Head]]]
 
 
 class _Asking:
@@ -117,25 +127,25 @@ class _Asking:
         self._platforms: dict[str, _Answer[Platform]] = {}
         self._sources: dict[tuple[str, str], Future[_Answer[Source]]] = {}
 
-    def begin(self, resource: Resource) -> _Pending:
-        """Begin to ask about one app."""
-        saved: Future[Ran | None] = self._threads.submit(
-            history.saved, self._outside.world, resource.ref
-        )
-        declared = _answered(lambda: app_of(resource))
-        if declared.value is None:
-            return _Pending(resource, saved, _known(declared.error), _known(declared.error))
-        app = declared.value
-        opened = self._platform(app, resource)
-        runs = self._threads.submit(_runs, opened, app, saved)
+    def begin(self, resource: Resource) -> _Begun:
+        """Begin to read an app's branch."""
+        app = app_of(resource)
         key = (app.repository, app.branch)
         if key not in self._sources:
             self._sources[key] = self._threads.submit(
                 _answered, lambda: self._outside.sources.open(*key)
             )
-        # These wait for what was begun before them: threads are given out in that order.
-        head = self._threads.submit(_head, self._sources[key], saved)
-        return _Pending(resource, saved, runs, head)
+        return _Begun(app, self._sources[key])
+
+    def ask(self, resource: Resource, begun: _Answer[_Begun]) -> _Pending:
+        """Begin to ask what runs of it."""
+        saved = history.saved(self._outside.world, resource.ref)
+        if begun.value is None:
+            known: Future[tuple[_Answer[_Runs], _Answer[_Head]]] = Future()
+            known.set_result((_Answer(None, begun.error), _Answer(None, begun.error)))
+            return _Pending(resource, saved, known)
+        opened = self._platform(begun.value.app, resource)
+        return _Pending(resource, saved, self._threads.submit(_both, opened, begun.value, saved))
 
     def _platform(self, app: App, resource: Resource) -> _Answer[Platform]:
         if app.platform not in self._platforms:
@@ -147,9 +157,16 @@ class _Asking:
         return self._platforms[app.platform]
 
 
-def _runs(opened: _Answer[Platform], app: App, pending: Future[Ran | None]) -> _Answer[_Runs]:
+def _both(
+    opened: _Answer[Platform], begun: _Begun, saved: Ran | None
+) -> tuple[_Answer[_Runs], _Answer[_Head]]:
+    """Ask what runs of an app, then how far it is behind its branch, which is read meanwhile."""
+    return _runs(opened, begun.app, saved), _head(begun.source.result(), saved)
+
+
+def _runs(opened: _Answer[Platform], app: App, saved: Ran | None) -> _Answer[_Runs]:
     """Ask a platform what runs of an app, and whether that is as it was deployed."""
-    platform, saved = opened.value, pending.result()
+    platform = opened.value
     if platform is None:
         return _Answer(None, opened.error)
     spec = saved.change.spec if saved and saved.change else None
@@ -164,8 +181,8 @@ def _runs(opened: _Answer[Platform], app: App, pending: Future[Ran | None]) -> _
 
 def _told(outside: Outside, pending: _Pending) -> AppStatus:
     """Return how an app stands, once its answers are there."""
-    resource, saved = pending.resource, pending.saved.result()
-    runs, read = pending.runs.result(), pending.head.result()
+    resource, saved = pending.resource, pending.saved
+    runs, read = pending.told.result()
     platform = str(resource.settings.get("platform") or "")
     branch = str(resource.settings.get("branch") or "main")
     head, behind = (read.value.commit, read.value.behind) if read.value else (None, None)
@@ -201,12 +218,12 @@ def _judged(found: AppStatus) -> tuple[Word, str]:
     return "same", f"as run {found.saved.run} deployed it"
 
 
-def _head(opened: Future[_Answer[Source]], saved: Future[Ran | None]) -> _Answer[_Head]:
+def _head(read: _Answer[Source], saved: Ran | None) -> _Answer[_Head]:
     """Return the last commit of a branch, and how far what was deployed is behind it."""
-    source = opened.result().value
+    source = read.value
     if source is None:
-        return _Answer(None, opened.result().error)
-    return _answered(lambda: _Head(source.commit, _behind(source, saved.result())))
+        return _Answer(None, read.error)
+    return _answered(lambda: _Head(source.commit, _behind(source, saved)))
 
 
 def _behind(source: Source, saved: Ran | None) -> int | None:
@@ -225,10 +242,3 @@ def _answered(ask: Callable[[], T]) -> _Answer[T]:
         return _Answer(ask())
     except HandrailError as error:
         return _Answer(None, error.message)
-
-
-def _known(why: str) -> Future[_Answer[T]]:
-    """Return an answer that is there already: there is none."""
-    found: Future[_Answer[T]] = Future()
-    found.set_result(_Answer(None, why))
-    return found
