@@ -187,7 +187,7 @@ def test_the_story(story: Story) -> None:
     assert len(story.cloud.members()) == SIZE - 1
 
     checked = story.call("check").out
-    assert "detach harms service/router   refused once, overridden once" in checked
+    assert "detach harms service/router: refused once, overridden once" in checked
     kept = story.team.journal_text()
     assert aws.SECRET not in kept
     assert story.call("log", "verify", "--json").json["problems"] == []

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
 
 from handrail.adapters.autoscaling.asking import Aws
 from handrail.adapters.autoscaling.machines import AutoscalingMachines
+from handrail.adapters.nomad import NomadMachines, Where
 from handrail.errors import RefusedError, UsageError
 from handrail.kits.deploys.model import Machine, MachineGroup
 from handrail.kits.deploys.ports import Machines
@@ -98,10 +100,24 @@ def house(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ho
     return autoscaling(request.getfixturevalue("aws_server"), monkeypatch)
 
 
-def test_who_it_is_stays(house: House) -> None:
+@pytest.fixture(params=["fake", "autoscaling", "nomad"])
+def drainable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """Machines of every platform, also of those that neither start nor end any."""
+    if request.param == "fake":
+        yield fake()
+    elif request.param == "autoscaling":
+        yield autoscaling(request.getfixturevalue("aws_server"), monkeypatch)
+    else:
+        agent = request.getfixturevalue("nomad_agent")
+        with closing(NomadMachines("platform/prod", Where(agent.url))) as machines:
+            yield House(machines, lambda _: None)
+            machines.undrain(machines.machines()[0].id)
+
+
+def test_who_it_is_stays(drainable: House) -> None:
     """A platform says who it is, and says the same twice."""
-    found = house.machines.identify()
-    assert found == house.machines.identify()
+    found = drainable.machines.identify()
+    assert found == drainable.machines.identify()
     assert found.id
     assert found.endpoint
 
@@ -126,30 +142,40 @@ def test_an_unknown_group_is_an_error(house: House) -> None:
     assert GROUP in caught.value.hint
 
 
-@pytest.mark.parametrize("what", ["drain", "undrain", "detach", "attach"])
-def test_an_unknown_machine_is_an_error(house: House, what: str) -> None:
+@pytest.mark.parametrize("what", ["drain", "undrain"])
+def test_an_unknown_machine_is_an_error(drainable: House, what: str) -> None:
     """Nothing is done to it."""
-    machines = house.machines
+    given = {"drain": ("i-0nosuch", "", 60), "undrain": ("i-0nosuch",)}[what]
     with pytest.raises(UsageError) as caught:
-        {
-            "drain": lambda: machines.drain("i-0nosuch", "", 60),
-            "undrain": lambda: machines.undrain("i-0nosuch"),
-            "detach": lambda: machines.detach(GROUP, "i-0nosuch", "", replace=False),
-            "attach": lambda: machines.attach(GROUP, "i-0nosuch"),
-        }[what]()
+        getattr(drainable.machines, what)(*given)
     assert caught.value.code == "deploys.unknown-machine"
 
 
-def test_drained_and_back(house: House) -> None:
+@pytest.mark.parametrize("what", ["detach", "attach"])
+def test_an_unknown_machine_leaves_no_group_and_joins_none(house: House, what: str) -> None:
+    """Nothing is done to it, nor to the group."""
+    given = {
+        "detach": ((GROUP, "i-0nosuch", ""), {"replace": False}),
+        "attach": ((GROUP, "i-0nosuch"), {}),
+    }
+    words, named = given[what]
+    with pytest.raises(UsageError) as caught:
+        getattr(house.machines, what)(*words, **named)
+    assert caught.value.code == "deploys.unknown-machine"
+    assert house.machines.group(GROUP).desired == SIZE
+
+
+def test_drained_and_back(drainable: House) -> None:
     """Nothing is put there until it is let back; each twice equals once."""
-    one = house.machines.machines()[0]
+    before = [one.state for one in drainable.machines.machines()]
+    one = drainable.machines.machines()[0]
     for _ in range(2):
-        house.machines.drain(one.id, one.token, 60)
-        house.until(one.id, "ineligible")
+        drainable.machines.drain(one.id, one.token, 60)
+        one = drainable.until(one.id, "ineligible") or one
     for _ in range(2):
-        house.machines.undrain(one.id)
-        house.until(one.id, "in-service")
-    assert house.settled(SIZE).desired == SIZE
+        drainable.machines.undrain(one.id)
+        drainable.until(one.id, "in-service")
+    assert [one.state for one in drainable.machines.machines()] == before
 
 
 def test_a_machine_that_changed_is_not_drained(house: House) -> None:

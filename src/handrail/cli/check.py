@@ -85,8 +85,8 @@ def _lines(lessons: Sequence[Lesson]) -> list[str]:
         said.append(f"looked after by {one.owner or 'nobody'}")
         if one.expires:
             said.append(f"until {one.expires}")
-        head = f"  {one.operation} harms {one.protects}   "
-        lines.append(head + screen.wrap("; ".join(said), " " * 6))
+        head = f"{one.operation} harms {one.protects}: "
+        lines.append("  " + screen.wrap(head + "; ".join(said), " " * 6))
     return lines
 
 

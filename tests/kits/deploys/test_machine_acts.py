@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from handrail.errors import HandrailError, RefusedError
+from handrail.errors import HandrailError, PlatformError, RefusedError
+from handrail.kits.deploys.model import MachineGroup
 from handrail.plans.model import Consequence, Plan
+from handrail.testing.machines import FakeMachines
 from support.apps import killed
 from support.routers import API_HEALTH, GROUP, SIZE, Routers, machine, make_routers
 from support.worlds import ILL, WELL
@@ -277,3 +280,31 @@ def test_found_says_what_it_does_not_know(
     state = routers.act("drain").found(routers.job(decided)).state
     found = next(one for one in routers.machines.machines() if one.id == "i-3")
     assert state == ("never" if found.group else "unknown")
+
+
+@pytest.mark.parametrize(
+    ("operation", "on", "given"),
+    [
+        ("detach", "node/router-3", {}),
+        ("detach", "node/router-3", {"then": "terminate"}),
+        ("terminate", "node/router-3", {}),
+        ("scale", "group/routers", {"count": "2"}),
+    ],
+)
+def test_a_platform_that_keeps_no_groups_says_so(
+    routers: Routers, operation: str, on: str, given: dict[str, str]
+) -> None:
+    """Of a pool of nodes nothing is detached, ended or scaled; it is said when it is planned."""
+    routers.machines = Pool(routers.machines.machines(), {GROUP: (SIZE, SIZE)})
+    with pytest.raises(PlatformError) as caught:
+        routers.decide(operation, on, **given)
+    assert caught.value.code == "platform.unsupported"
+    assert routers.decide("drain").plan.verdict != "refuse"
+
+
+class Pool(FakeMachines):
+    """Machines in a pool, whose size nobody keeps."""
+
+    def group(self, name: str) -> MachineGroup:
+        """Return it without a token."""
+        return replace(super().group(name), token="")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from handrail.errors import UsageError
+from handrail.errors import PlatformError, UsageError
 from handrail.estate.model import Estate, Resource
 from handrail.estate.shapes import nearest
 from handrail.kits.deploys.apps import platform_of
@@ -87,6 +87,21 @@ def platform_for(estate: Estate, resource: Resource) -> Resource:
             hint="write `platform: platform/NAME`",
         )
     return platform_of(estate, str(ref), resource)
+
+
+def insist_kept(group: MachineGroup | None, platform: Resource) -> None:
+    """Refuse where a platform has groups by name alone, and neither starts nor ends machines.
+
+    Raises:
+        PlatformError: `platform.unsupported`.
+    """
+    if group is not None and not group.token:
+        raise PlatformError(
+            "platform.unsupported",
+            f"`{platform.ref}` neither starts nor ends machines: {group.name} is a name for some",
+            at=platform.place,
+            hint="handrail drain     moves everything away from one",
+        )
 
 
 def group_name(resource: Resource) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from handrail.core.kit_act import Stage
 from handrail.errors import UsageError
 from handrail.kits.deploys import terminating
+from handrail.kits.deploys.choosing import insist_kept
 from handrail.kits.deploys.machine_acts import At, MachineAct, Meant
 from handrail.plans.effect import Effect
 
@@ -32,6 +33,7 @@ class Detach(MachineAct):
         if request.parameters.get("then") == "terminate":
             return terminating.meant(resource, chosen, replaces=replaces)
         machine, group = chosen.machine, chosen.group
+        insist_kept(group, chosen.platform)
         if group is None and machine.state != "detached":
             raise UsageError(
                 "deploys.unknown-group",

@@ -164,13 +164,15 @@ class MachineAct:
         if not job.body.get("changes"):
             return Stage("done", "nothing was to be changed")
         at = self.at(job)
-        if not job.before.get(ASKED):
+        machine = at.now()
+        stage = self.seen(at, machine)
+        if stage is None and not job.before.get(ASKED):
             try:
                 self.begin(at)
             except RefusedError as error:
                 return Stage("failed", error.message, job.before)
-        machine = at.now()
-        stage = self.seen(at, machine)
+            machine = at.now()
+            stage = self.seen(at, machine)
         if stage is None:
             state = machine.state if machine else "gone"
             stage = Stage("going", f"{at.text('name')} is {state}")
@@ -264,7 +266,7 @@ def sections(chosen: Chosen, losses: tuple[Loss, ...]) -> tuple[Section, ...]:
     """Return what people read besides: the machine, its group, and who loses what."""
     machine, group = chosen.machine, chosen.group
     told = [f"{chosen.called}, {machine.state}" + (f", in {machine.zone}" if machine.zone else "")]
-    if group is not None:
+    if group is not None and group.token:
         well = sum(one.state == IN_SERVICE for one in group.machines)
         told.append(
             f"{group.name} has {well} in service of {group.desired} that it wants "
@@ -299,7 +301,7 @@ def _body(chosen: Chosen, meant: Meant, losses: tuple[Loss, ...]) -> dict[str, o
 def _too_few(chosen: Chosen, *, shrinks: bool) -> tuple[Decision, ...]:
     """Refuse what would leave a group with fewer machines than it takes."""
     group = chosen.group
-    if group is None or not shrinks or group.desired - 1 >= group.minimum:
+    if group is None or not group.token or not shrinks or group.desired - 1 >= group.minimum:
         return ()
     because = f"{group.name} wants {group.desired} machines, and takes no fewer than that"
     remedy = "let it start another (-p replace=true), or scale it up first"

@@ -15,7 +15,7 @@ from handrail.errors import HandrailError, PlatformError, RefusedError, UsageErr
 from handrail.kits.deploys import capacity
 from handrail.kits.deploys.apps import is_production, platform_of
 from handrail.kits.deploys.capacity import IN_SERVICE, Ground, Loss
-from handrail.kits.deploys.choosing import group_name, platform_for
+from handrail.kits.deploys.choosing import group_name, insist_kept, platform_for
 from handrail.kits.deploys.machine_acts import ASKED, LOOK_S, UNDO_S, left, patiently, soak_of
 from handrail.plans.drafted import Draft
 from handrail.plans.effect import Effect
@@ -44,6 +44,7 @@ class Resize:
         platform = platform_for(estate, resource)
         machines = self.outside.open_machines(platform)
         group = machines.group(group_name(resource))
+        insist_kept(group, platform)
         count = _count(request.parameters.get("count", ""), group)
         losses = _losses(
             Ground(estate, platform.ref, machines.machines(), resource.ref), group, count

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from handrail.core.kit_act import Stage
 from handrail.errors import RefusedError
 from handrail.kits.deploys.capacity import IN_SERVICE
+from handrail.kits.deploys.choosing import insist_kept
 from handrail.kits.deploys.machine_acts import At, MachineAct, Meant
 from handrail.plans.effect import Effect
 
@@ -42,6 +43,7 @@ class Terminate(MachineAct):
 def meant(resource: Resource, chosen: Chosen, *, replaces: bool) -> Meant:
     """Return what ending a machine means, in its group where it has one."""
     machine, group = chosen.machine, chosen.group
+    insist_kept(group, chosen.platform)
     starts_another = replaces and group is not None
     where = f" in {group.name}" if group else ""
     zone = f", {machine.zone}" if machine.zone else ""
