@@ -269,8 +269,13 @@ def raw_job(name: str, command: str = "sleep 600", **more: object) -> str:
       health_check = "task_states"
 {lines}
     }}
+    restart {{
+      attempts = 0
+      mode = "fail"
+    }}
     task "app" {{
       driver = "raw_exec"
+      kill_timeout = "200ms"
       config {{
         command = "/bin/sh"
         args = ["-c", {json.dumps(command)}]

@@ -19,6 +19,7 @@ class NomadScene:
 
     job = "shop"
     look_s = 1.0
+    image_tasks = ("web/app", "web/sidecar")
 
     def __init__(self, agent: NomadAgent) -> None:
         self.platform: Platform = NomadPlatform("platform/prod", Where(agent.url, agent.token))

@@ -17,6 +17,7 @@ from handrail.adapters.supervisor.starting import Started
 from handrail.kits.deploys.model import File, Rollout, Spec
 from handrail.kits.deploys.ports import Platform
 from handrail.testing.platform import FakePlatform
+from support.nomad_scene import nomad_scene
 from support.supervisor import FILES, free_ports, platform_of, running_supervisor
 
 _LOOKS = 120
@@ -184,4 +185,4 @@ def _fake(request: pytest.FixtureRequest, folder: Path) -> Iterator[Scene]:
 
 
 Opener = Callable[[pytest.FixtureRequest, Path], AbstractContextManager[Scene]]
-SCENES: dict[str, Opener] = {"fake": _fake, "supervisor": _supervisor}
+SCENES: dict[str, Opener] = {"fake": _fake, "nomad": nomad_scene, "supervisor": _supervisor}

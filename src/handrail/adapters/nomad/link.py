@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -305,6 +306,8 @@ class Link:
                     follow_redirects=False,
                     trust_env=False,
                 )
+                # Nobody is told to close a platform: whoever lets go of it has closed it.
+                weakref.finalize(self, self._client.close)
             return self._client
 
     def _trusting(self) -> ssl.SSLContext:

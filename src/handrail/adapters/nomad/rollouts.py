@@ -241,15 +241,21 @@ def _ill(allocations: Iterable[Mapping[str, Any]], version: object) -> str:
     if not ill:
         return ""
     newest = max(ill, key=lambda each: int(each.get("ModifyIndex") or 0))
-    states = newest.get("TaskStates") or {}
-    for task, state in sorted(states.items(), key=lambda item: not item[1].get("Failed")):
-        for event in reversed(state.get("Events") or ()):
-            if event.get("Type") in _TELLING:
-                said = " ".join(str(event.get("DisplayMessage") or event["Type"]).split())
-                return f"task {task}: {said[:_SAID_CHARACTERS]}"
-    return str(
-        newest.get("ClientDescription") or newest.get("ClientStatus") or "an instance is ill"
+    states = sorted(
+        (newest.get("TaskStates") or {}).items(), key=lambda item: not item[1].get("Failed")
     )
+    events = [
+        (task, event)
+        for task, state in states
+        for event in reversed(state.get("Events") or ())
+        if event.get("Type") in _TELLING
+    ]
+    if events:
+        # That it is unhealthy is known: what it said before is told rather.
+        task, event = min(events, key=lambda pair: pair[1]["Type"] == "Alloc Unhealthy")
+        said = " ".join(str(event.get("DisplayMessage") or event["Type"]).split())
+        return f"task {task}: {said[:_SAID_CHARACTERS]}"
+    return str(newest.get("ClientDescription") or newest.get("ClientStatus"))
 
 
 _TELLING = frozenset(
