@@ -131,6 +131,20 @@ tasks: {run: {command: [./run.sh], directory: bin}}
     assert not os.access(there / "data/note", os.X_OK)
 
 
+def test_what_is_wanted_is_replaced_whole(scene: SupervisorScene) -> None:
+    """Whoever reads the state, the fragment or `current` meets the old or the new, never half."""
+    deployed(scene, scene.text("1"), NOTE)
+    paths = [_folder(scene) / "apps/shop/state.json", _folder(scene) / "conf.d/shop.conf"]
+    before = [(path.open(), path.read_text()) for path in paths]
+    link = (_folder(scene) / "apps/shop/current").readlink()
+    deployed(scene, scene.text("2"), {"handrail.run": "2"})
+    for path, (opened, text) in zip(paths, before, strict=True):
+        with opened:
+            assert opened.read() == text
+        assert path.read_text() != text
+    assert (_folder(scene) / "apps/shop/current").readlink() != link
+
+
 def test_old_versions_go_and_the_last_can_be_put_back(started: Started) -> None:
     """The last five are kept with what they need; an older one says what is missing."""
     platform = platform_of(started)
