@@ -69,7 +69,7 @@ def _targets(resource: Resource) -> Iterator[tuple[str, Place]]:
             yield check.store, resource.place
     if resource.store and resource.store.backups:
         yield resource.store.backups.to, resource.place
-    for key in ("runs-on", "nodes", "site"):
+    for key in ("runs-on", "nodes", "site", "platform", "service"):
         value = resource.settings.get(key.replace("-", "_")) or ()
         for ref in (value,) if isinstance(value, str) else value:  # type: ignore[attr-defined]  # shapes made it a tuple
             yield ref, resource.place

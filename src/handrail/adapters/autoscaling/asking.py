@@ -146,7 +146,14 @@ def translated(ref: str, error: Exception) -> HandrailError:
         return PlatformError("platform.denied", said, hint=hint)
     if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError):
         return _passing(f"`{ref}` does not answer ({type(error).__name__})")
-    if isinstance(error, exceptions.BotoCoreError | ValueError):
+    return _failed(ref, error)
+
+
+def _failed(ref: str, error: Exception) -> HandrailError:
+    if isinstance(error, ValueError):
+        # What it says quotes the address, whatever else stands in that.
+        return PlatformError("platform.failed", f"the `url` of `{ref}` is no address")
+    if isinstance(error, exceptions.BotoCoreError):
         return PlatformError("platform.failed", f"`{ref}`: {_short(str(error))}")
     raise error
 
