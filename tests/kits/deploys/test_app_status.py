@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from handrail.errors import PlatformError
+from handrail.estate.model import Estate
 from handrail.kits.deploys.status import AppStatus, status
 from support.apps import ESTATE, REPOSITORY, Apps, make_apps, text
 from support.worlds import ANA
@@ -112,10 +114,13 @@ def test_repository_away(apps: Apps) -> None:
 def test_wrong_declarations_hide_nobody(apps: Apps) -> None:
     """An app on an undeclared platform, or without an environment, is away; the other is told."""
     apps.deployed("1")
-    lost = "  lost: {repository: r@h:x, spec: s.yaml, platform: platform/none}\n"
     bare = "  bare: {repository: r@h:x, spec: 's-{environment}', platform: platform/prod}\n"
-    apps.declare(ESTATE.replace("services:", f"{lost}{bare}services:"))
-    found = {one.ref: one for one in status(apps.outside(), apps.fake.declared.estate)}
+    apps.declare(ESTATE.replace("services:", f"{bare}services:"))
+    estate = apps.fake.declared.estate
+    settings = {**estate.resources["app/shop"].settings, "platform": "platform/none"}
+    lost = replace(estate.resources["app/shop"], name="lost", settings=settings)
+    estate = Estate(estate.environments, {**estate.resources, lost.ref: lost})
+    found = {one.ref: one for one in status(apps.outside(), estate)}
     assert {ref: one.word for ref, one in found.items()} == {
         "app/shop": "same",
         "app/lost": "away",
