@@ -24,6 +24,8 @@ from support.supervisor import SERVER, free_ports, running_supervisor
 from support.teams import ANA, BEN, CHI, Team, signers
 
 SECRET = "s" * 40
+# Whoever waits here looks often.
+WIDE = ("--rate", "100000")
 ESTATE = """\
 environments:
   test: {{}}
@@ -142,7 +144,7 @@ def outcomes(served: Served) -> list[str]:
 
 def test_the_whole_way_of_a_deploy(shop: Shop) -> None:
     """Waiting, approved where the approver's key lies, confirmed, seen, rolled back, undone."""
-    with serving(shop.team) as served:
+    with serving(shop.team, *WIDE) as served:
         shop.deploy(served)
         assert shop.answers() == "1"
         shop.release("2")
@@ -181,7 +183,7 @@ def test_the_whole_way_of_a_deploy(shop: Shop) -> None:
 
 def test_bad_version_through_a_server(shop: Shop) -> None:
     """A version that is ill is put back by its watch, and the command says so: exit 1."""
-    with serving(shop.team) as served:
+    with serving(shop.team, *WIDE) as served:
         shop.deploy(served)
         shop.release("2", is_ill=True)
         digest = digest_of(served.call("deploy", "shop"))
@@ -201,7 +203,7 @@ def test_roles_of_apps(shop: Shop) -> None:
         f"  - {{role: admin, people: [{ADMIN}]}}\n"
     )
     shop.team.commit({"policy.yaml": POLICY + roles})
-    with serving(shop.team) as served:
+    with serving(shop.team, *WIDE) as served:
         assert served.call("deploy", "shop", "--plan").code == 3
         looking = served.call("deploy", "shop", "--plan", person=CHI, role="viewer")
         assert looking.code == 3
@@ -218,7 +220,7 @@ def test_roles_of_apps(shop: Shop) -> None:
 
 def test_what_is_no_app(shop: Shop) -> None:
     """An app that is not declared, and a target of another kind, are refused with what there is."""
-    with serving(shop.team) as served:
+    with serving(shop.team, *WIDE) as served:
         for on in ("shopp", "app/nobody", "platform/here", "../shop", "http://127.0.0.1/"):
             reply = served.ask("POST", "/v1/runs", {"operation": "deploy", "on": on})
             assert reply.status in {404, 422}, (on, reply.content)
@@ -232,7 +234,7 @@ def test_what_is_no_app(shop: Shop) -> None:
 
 def test_push_is_deployed(free: Shop) -> None:
     """A push to a declared branch is deployed at its commit, where nobody is asked for."""
-    with serving(free.team) as served:
+    with serving(free.team, *WIDE) as served:
         reply = tell(served, free.release("2"))
         assert (reply.status, reply.json["state"]) == (202, "begun"), (reply, served.logged)
         assert reply.json["next"] == f"handrail runs show {reply.json['run']}"
@@ -248,7 +250,7 @@ def test_push_is_deployed(free: Shop) -> None:
 
 def test_push_waits_and_goes_on_once_it_is_approved(shop: Shop) -> None:
     """In production a push becomes a plan that waits; approved, it is deployed by itself."""
-    with serving(shop.team) as served:
+    with serving(shop.team, *WIDE) as served:
         shop.deploy(served)
         commit = shop.release("2")
         reply = tell(served, commit)
@@ -269,13 +271,13 @@ def test_push_waits_and_goes_on_once_it_is_approved(shop: Shop) -> None:
 def test_server_killed_while_a_push_is_deployed(free: Shop) -> None:
     """A push whose server is killed in the middle is deployed once, and its end is noted."""
     commit = free.release("2")
-    with serving(free.team) as served:
+    with serving(free.team, *WIDE) as served:
         reply = tell(served, commit, id="build-1")
         assert reply.json["state"] == "begun", reply.json
         served.process.kill()
         served.process.wait()
     world = free.team.world()
-    with serving(free.team) as served:
+    with serving(free.team, *WIDE) as served:
         until(lambda: outcomes(served) == ["confirmed"])
         assert free.answers() == "2"
         assert tell(served, commit, id="build-1").json["run"] == reply.json["run"]
@@ -292,7 +294,7 @@ def test_server_killed_while_a_push_is_deployed(free: Shop) -> None:
 def test_deploy_that_is_stopped_from_afar(free: Shop, then: str) -> None:
     """A deploy that is watched can be put back at once, or held for somebody to say."""
     path = free.team.root / "estate" / "apps.yaml"
-    with serving(free.team) as served:
+    with serving(free.team, *WIDE) as served:
         free.deploy(served)
         free.team.commit({"estate/apps.yaml": path.read_text().replace("soak: 1s", "soak: 10m")})
         free.release("2")
@@ -318,7 +320,7 @@ def test_deploy_that_is_stopped_from_afar(free: Shop, then: str) -> None:
 
 def test_verbs_of_the_kit(free: Shop) -> None:
     """Restarting and scaling go through a server, too; importing is for where the repository is."""
-    with serving(free.team) as served:
+    with serving(free.team, *WIDE) as served:
         free.deploy(served)
         for words in (("restart", "shop"), ("scale", "shop", "1")):
             planned = served.call(*words, "--plan")
@@ -342,7 +344,7 @@ def test_verb_that_is_an_operation_of_the_teams_own(free: Shop) -> None:
     script = "operation: deploy\nrun: ./deploy.sh\non: app/shop\nundo: {irreversible: x}\n"
     operation = script.replace("on: app/shop", "on: {store: {environment: test}}")
     free.team.commit({"operations/deploy.yaml": operation, "deploy.sh": "#!/bin/sh\n"})
-    with serving(free.team) as served:
+    with serving(free.team, *WIDE) as served:
         told = served.call("deploy", "shop")
         assert (told.code, "the team's own" in told.err) == (2, True), told
         push = tell(served, free.release("2"))
