@@ -208,3 +208,23 @@ def test_a_dependant_that_gets_ill_puts_it_back(story: Story) -> None:
     assert story.health.asked >= 3
     assert story.cloud.states() == dict.fromkeys(story.cloud.members(), "InService")
     assert len(story.cloud.members()) == SIZE
+
+
+def test_behind_broken_glass(story: Story) -> None:
+    """Drained without waiting for anybody, once; reviewed by ben; detached it still is not."""
+    why = "nobody else is awake, and it drops everything"
+    detached = story.call("detach", "node/router-3", "--break-glass", why)
+    assert detached.code == 3, detached
+    assert "does not pass contraindication" in detached.err
+    run = story.call("drain", "node/router-3", "--break-glass", why)
+    assert run.code == 0, run
+    assert story.cloud.states()[story.machine] == "Standby"
+    number = run.out.partition("run ")[2].partition(".")[0]
+    undone = story.call("undo", number)
+    assert undone.code == 0, undone
+    assert story.cloud.states()[story.machine] == "InService"
+    again = story.call("drain", "node/router-3", "--break-glass", why)
+    assert again.code == 3, again
+    assert "nobody has reviewed that" in again.err
+    reviewed = story.call("review", number, "--because", "it was right to do", "--yes", person=BEN)
+    assert reviewed.code == 0, reviewed
