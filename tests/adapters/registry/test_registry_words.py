@@ -58,6 +58,25 @@ def test_no_limit_breaks_the_reader(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "wait_s"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "999999999"}, waiting.LONGEST_S),
+        ({"x-retry-after": "9" * 400}, waiting.LONGEST_S),
+        ({"x-ratelimit-reset": "1000000000"}, 0.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "\u0667"}, None),
+        ({"ratelimit-limit": "100;w=21600"}, 21600.0),
+        ({}, None),
+    ],
+)
+def test_limits_are_read(said: dict[str, str], wait_s: float | None) -> None:
+    """Seconds, dates and moments; what is past is now, and nothing takes longer than a week."""
+    assert waiting.seconds(said, START) == wait_s
+
+
+@pytest.mark.parametrize(
     ("said", "created"),
     [
         ("2026-01-02T03:04:05.123456789Z", "2026-01-02T03:04:05Z"),
