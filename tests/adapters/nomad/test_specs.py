@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.adapters.nomad.specs import group_named, spec_of, with_images
+from handrail.adapters.nomad.specs import group_named, spec_of, stored_spec, with_images
 from handrail.errors import UsageError
 
 JOB: dict[str, Any] = {
@@ -111,3 +111,31 @@ def test_an_unknown_group_is_refused() -> None:
     with pytest.raises(UsageError, match="no group `wbe`") as caught:
         group_named(spec_of(JOB).body, "wbe")
     assert caught.value.hint == "it has `web`, `jobs`"
+
+
+def identified(**identity: object) -> dict[str, Any]:
+    task = {"Name": "app", "Vault": {"Role": "shop"}, "Identities": [identity]}
+    return {"ID": "shop", "TaskGroups": [{"Name": "web", "Tasks": [task]}]}
+
+
+def test_what_the_server_gives_each_task_is_left_out_of_what_it_gives_back() -> None:
+    """A plain identity for Vault; one that says more, or for something else, stays."""
+    given = {"Name": "vault_default", "Audience": ["vault.io"], "Env": False, "TTL": 3600}
+    groups: Any = stored_spec(identified(**given)).body["TaskGroups"]
+    assert "Identities" not in groups[0]["Tasks"][0]
+    for own in (given | {"Env": True}, given | {"Name": "aws"}, given | {"ChangeMode": "restart"}):
+        groups = stored_spec(identified(**own)).body["TaskGroups"]
+        assert groups[0]["Tasks"][0]["Identities"] == [own]
+    groups = spec_of(identified(**given)).body["TaskGroups"]
+    assert groups[0]["Tasks"][0]["Identities"] == [given]
+
+
+def test_a_constraint_that_nothing_else_asks_for_stays() -> None:
+    """The same constraint is the server's beside a service of Consul; without, the team's."""
+    implied = {"LTarget": "${attr.consul.version}", "Operand": "semver", "RTarget": ">= 1.8.0"}
+    group: dict[str, Any] = {"Name": "web", "Constraints": [implied]}
+    job: dict[str, Any] = {"ID": "shop", "TaskGroups": [group]}
+    assert spec_of(job).body == job
+    group["Services"] = [{"Name": "shop", "Provider": "consul"}]
+    groups: Any = spec_of(job).body["TaskGroups"]
+    assert "Constraints" not in groups[0]

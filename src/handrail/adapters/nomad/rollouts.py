@@ -134,23 +134,44 @@ def _by_instances(link: Link, job: str, index: int, wait_s: float) -> Rollout:
     if told is None:
         return Rollout("failed", (0, 0), f"job `{job}` is not there any more")
     stored = told.body
-    if stored["JobModifyIndex"] != index:
-        why = f"somebody else changed job `{job}`: version {stored['Version']} runs"
+    why = _gone(job, stored, index)
+    if why:
         return Rollout("failed", (0, 0), why)
-    if stored.get("Stop"):
-        return Rollout("failed", (0, 0), f"job `{job}` was stopped")
     if stored.get("Periodic") or stored.get("ParameterizedJob"):
         return Rollout("healthy", (0, 0), "it is known there, and starts when its time comes")
+    if not _is_looked_at(link, job, wait_s):
+        return Rollout("going", (0, 0), "the scheduler has not looked at it yet")
+    # In this order: what the scheduler has looked at has its deployment, if it is to have one.
+    deployment = of_index(link, job, index)
+    if deployment is not None:
+        return _by_deployment(link, job, deployment[0])
     path = f"/v1/job/{segment(job)}/allocations"
     instances = link.get(path)
     found = _judged(link, stored, instances.body or ())
     if found.state == "going" and wait_s > 0:
         again = link.find(path, after=instances.index, wait_s=wait_s)
-        deployment = of_index(link, job, index)
-        if deployment is not None:
-            return _by_deployment(link, job, deployment[0])
         found = _judged(link, stored, (again.body if again else None) or ())
     return found
+
+
+def _gone(job: str, stored: Mapping[str, Any], index: int) -> str:
+    """Return why what was deployed is not what is there; empty where it is."""
+    if stored["JobModifyIndex"] != index:
+        return f"somebody else changed job `{job}`: version {stored['Version']} runs"
+    return f"job `{job}` was stopped" if stored.get("Stop") else ""
+
+
+def _is_looked_at(link: Link, job: str, wait_s: float) -> bool:
+    """Whether the scheduler has seen the job as it is; waits for that."""
+    path = f"/v1/job/{segment(job)}/evaluations"
+    told = link.get(path)
+    if _is_pending(told.body) and wait_s > 0:
+        told = link.get(path, after=told.index, wait_s=wait_s)
+    return not _is_pending(told.body)
+
+
+def _is_pending(evaluations: Iterable[Mapping[str, Any]] | None) -> bool:
+    return any(each.get("Status") == "pending" for each in evaluations or ())
 
 
 def _judged(
@@ -159,11 +180,13 @@ def _judged(
     wanted = [each for each in allocations if each.get("DesiredStatus") == "run"]
     total = desired(job, wanted)
     is_batch = job.get("Type") in {"batch", "sysbatch"}
-    good = [each for each in wanted if is_healthy(each) or (is_batch and _is_complete(each))]
+    good = [
+        each
+        for each in wanted
+        if each.get("JobVersion") == job.get("Version")
+        and (is_healthy(each) or (is_batch and _is_complete(each)))
+    ]
     counts = (len(good), total)
-    evaluations = link.get(f"/v1/job/{segment(str(job['ID']))}/evaluations").body or ()
-    if any(each.get("Status") == "pending" for each in evaluations):
-        return Rollout("going", counts, "the scheduler has not looked at it yet")
     ill = _ill(allocations, job.get("Version"))
     given_up = [each for each in allocations if _is_given_up(each, job.get("Version"))]
     if is_batch and given_up:
