@@ -185,7 +185,7 @@ def do(world: World, declared: Declared, asked: Ask, talk: SayingTalk, say: Say)
         parameters=asked.parameters,
         because=asked.because,
     )
-    say({"event": "planned", "plan": decided.plan})
+    say({"event": "planned", "plan": decided.plan.shown})
     if asked.kind == "rehearse":
         decided = rehearsing.rehearse(world, decided, talk)
         found = decided.plan.facts.rehearsal
@@ -263,7 +263,7 @@ def _back_up(world: World, declared: Declared, asked: Ask, talk: SayingTalk) -> 
 
 
 def _ended(decided: Decided, **rest: Any) -> dict[str, Any]:
-    return {"plan": decided.plan, **rest}
+    return {"plan": decided.plan.shown, **rest}
 
 
 def _saying(number: int) -> Say:

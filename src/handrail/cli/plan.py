@@ -54,4 +54,5 @@ def as_json(plan: Plan) -> dict[str, object]:
     from handrail.plans.canonical import plain
     from handrail.plans.deeds import next_command
 
-    return {"format": 1, "verdict": plan.verdict, "next": next_command(plan), "plan": plain(plan)}
+    told = {"verdict": plan.verdict, "next": next_command(plan), "plan": plain(plan.shown)}
+    return {"format": 1, **told}

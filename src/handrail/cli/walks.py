@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,8 @@ def show_fan_out(call: Call, fan_out: FanOut, *, with_next: bool = True) -> None
 
     if call.options.json:
         more = {"verdict": fan_out.verdict, "next": next_command(fan_out.plan)}
-        screen.write_json({"format": 1, **more, "fan_out": plain(fan_out)})
+        told = replace(fan_out, plan=fan_out.plan.shown)
+        screen.write_json({"format": 1, **more, "fan_out": plain(told)})
     else:
         screen.write("\n".join(fan_outs.fan_out_lines(fan_out, with_next=with_next)))
 

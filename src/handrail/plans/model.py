@@ -8,7 +8,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from handrail.plans.effect import Effect
@@ -416,6 +416,11 @@ class Plan:
     undo_said: str = ""
     sections: tuple[Section, ...] = ()
     said: tuple[Decision, ...] = ()
+
+    @property
+    def shown(self) -> Plan:
+        """The plan as it is shown: without what only doing it needs, which may be anything."""
+        return replace(self, body={})
 
     @property
     def is_of_kit(self) -> bool:

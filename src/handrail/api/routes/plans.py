@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from handrail.api.route import Answer, Asked, Route
 from handrail.api.shapes import (
     Approved,
@@ -26,7 +28,8 @@ from handrail.plans.model import Plan
 
 def judged(plan: Plan, fan_out: FanOut | None = None) -> Judged:
     """Return a plan as it is answered."""
-    return Judged(1, plan.verdict, next_command(plan), plan, fan_out)
+    many = replace(fan_out, plan=fan_out.plan.shown) if fan_out else None
+    return Judged(1, plan.verdict, next_command(plan), plan.shown, many)
 
 
 def make(asked: Asked) -> Answer:

@@ -17,6 +17,8 @@ _VERBS = {
 }
 # Those that are there afterwards; canaries come besides.
 _THERE = ("place", "in-place", "destructive", "ignore", "migrate")
+# What changes something that runs; a canary takes over from it in the end.
+_CHANGING = ("destructive", "stop", "in-place", "migrate", "canary")
 _KEPT = ("ignore", "in-place", "migrate", "canary")
 
 
@@ -74,8 +76,11 @@ def risk_of(dry: DryRun, *, production: bool, needed: Sequence[str]) -> tuple[st
         for group in dry.groups
         if group.counts.get("destructive", 0) or group.counts.get("stop", 0)
     ]
+    changed = [group for group in dry.groups if any(group.counts.get(one, 0) for one in _CHANGING)]
+    if not changed:
+        return "low", "nothing that runs in production is changed"
     if not lost:
-        return "low", "nothing that runs in production is replaced or stopped"
+        return "high", f"instances of {changed[0].group} in production are changed"
     at_once = [group.group for group in lost if goes_at_once(group)]
     if at_once and needed:
         return "critical", f"{needed[0]} needs it, and all of {at_once[0]} goes at once"
