@@ -172,12 +172,30 @@ def test_who_is_touched_and_what_it_means(routers: Routers) -> None:
         "service/router-api",
     ]
     assert [(e.verb, e.name, e.detail) for e in plan.effects or ()] == [
-        ("move", "shop", "1 away from router-3")
+        ("move", "router-3", "to others; it takes no more")
     ]
     assert plan.soak_s == 6
     assert lines(plan, "capacity") == (
         "service/router: 2 of 3 machines are left; it lives with 1: affected",
     )
+
+
+@pytest.mark.parametrize("operation", ["drain", "terminate"])
+def test_a_wave_goes_on_after_its_first_lane(routers: Routers, operation: str) -> None:
+    """What was approved of the next machine is the same plan once the first one is done ..."""
+    planned = routers.decide(operation, "node/router-2").plan
+    assert routers.run(operation).outcome == "done"
+    assert routers.decide(operation, "node/router-2").plan.digest == planned.digest
+
+
+def test_a_wave_stops_before_a_service_does(tmp_path: Path) -> None:
+    """... unless something would stop that was not to: then it is another plan."""
+    routers = make_routers(tmp_path / "team", quorum=2)
+    planned = routers.decide("drain", "node/router-2").plan
+    assert routers.run("drain").outcome == "done"
+    again = routers.decide("drain", "node/router-2").plan
+    assert again.digest != planned.digest
+    assert again.risk == "critical"
 
 
 def lines(plan: Plan, title: str) -> tuple[str, ...]:

@@ -55,7 +55,11 @@ class Detach(MachineAct):
             undo="" if full else back + more,
             irreversible=full,
             shrinks=not replaces,
-            body={"then": "none", "replace": replaces},
+            body={
+                "then": "none",
+                "replace": replaces,
+                "group_token": group.token if group else "",
+            },
         )
 
     def begin(self, at: At) -> None:

@@ -25,16 +25,13 @@ class Drain(MachineAct):
 
     def meant(self, resource: Resource, request: Request, chosen: Chosen) -> Meant:
         """Say what moves; see `MachineAct`."""
-        machine, ref = chosen.machine, resource.ref
-        moved = tuple(
-            Effect(ref, "move", "instances", app, detail=f"{count} away from {machine.name}")
-            for app, count in sorted(machine.apps.items())
-            if count
-        )
-        nothing = Effect(ref, "stop", "machine", machine.name, detail="it takes no more work")
+        machine = chosen.machine
+        said = "to others; it takes no more"
+        # Without what runs there now: that differs for each lane of a wave.
+        moved = Effect(resource.ref, "move", "work", machine.name, detail=said)
         return Meant(
             changes=machine.state not in {"draining", "ineligible"},
-            effects=moved or (nothing,),
+            effects=(moved,),
             summary=f"drain {chosen.called} on {chosen.platform.ref}",
             undo=f"{machine.name} takes work again; what moved away stays where it is",
             takes=False,

@@ -4,7 +4,7 @@ Rules:
 - What was drafted is in the body: the machine, its group, and what a compare-and-set compares.
 - Whether it was begun is seen from the machine itself; a lost answer is made good by asking again,
   which does nothing twice.
-- What it means for others is part of what is approved: with another outcome it is another plan.
+- What would stop is part of what is approved; what merely moves between lanes of a wave is not.
 """
 
 from __future__ import annotations
@@ -266,6 +266,10 @@ def sections(chosen: Chosen, losses: tuple[Loss, ...]) -> tuple[Section, ...]:
     """Return what people read besides: the machine, its group, and who loses what."""
     machine, group = chosen.machine, chosen.group
     told = [f"{chosen.called}, {machine.state}" + (f", in {machine.zone}" if machine.zone else "")]
+    if machine.apps:
+        told.append(
+            "runs there: " + ", ".join(f"{n} {app}" for app, n in sorted(machine.apps.items()))
+        )
     if group is not None and group.token:
         well = sum(one.state == IN_SERVICE for one in group.machines)
         told.append(
@@ -276,13 +280,16 @@ def sections(chosen: Chosen, losses: tuple[Loss, ...]) -> tuple[Section, ...]:
     return tuple(section for section in found if section.lines)
 
 
-def left(losses: tuple[Loss, ...]) -> list[list[object]]:
-    """Return what the losses come to, for a body: with another outcome it is another plan."""
-    return [[loss.ref, loss.outcome, loss.before, loss.after] for loss in losses]
+def stopping(losses: tuple[Loss, ...]) -> list[str]:
+    """Return what would stop, for a body: should more of them, it is another plan.
+
+    Not how many are left: in waves each lane finds fewer than the one before it.
+    """
+    return [loss.ref for loss in losses if loss.outcome == "stops"]
 
 
 def _body(chosen: Chosen, meant: Meant, losses: tuple[Loss, ...]) -> dict[str, object]:
-    machine, group = chosen.machine, chosen.group
+    machine = chosen.machine
     return {
         "platform": chosen.platform.ref,
         "machine": machine.id,
@@ -290,10 +297,8 @@ def _body(chosen: Chosen, meant: Meant, losses: tuple[Loss, ...]) -> dict[str, o
         "was": machine.state,
         "group": machine.group,
         "machine_token": machine.token,
-        "group_token": group.token if group else "",
-        "wanted": group.desired if group else 0,
         "changes": meant.changes,
-        "left": left(losses),
+        "stops": stopping(losses),
         **(meant.body or {}),
     }
 

@@ -16,7 +16,7 @@ from handrail.kits.deploys import capacity
 from handrail.kits.deploys.apps import is_production, platform_of
 from handrail.kits.deploys.capacity import IN_SERVICE, Ground, Loss
 from handrail.kits.deploys.choosing import group_name, insist_kept, platform_for
-from handrail.kits.deploys.machine_acts import ASKED, LOOK_S, UNDO_S, left, patiently, soak_of
+from handrail.kits.deploys.machine_acts import ASKED, LOOK_S, UNDO_S, patiently, soak_of, stopping
 from handrail.plans.drafted import Draft
 from handrail.plans.effect import Effect
 from handrail.plans.model import Section
@@ -65,7 +65,7 @@ class Resize:
                 "former": group.desired,
                 "count": count,
                 "changes": count != group.desired,
-                "left": left(losses),
+                "stops": stopping(losses),
             },
             effects=_effects(resource, group, count),
             risk=risk,
