@@ -90,10 +90,10 @@ def _of_a_kit(call: Call, say: Say, opened: Callable[[int], None]) -> dict[str, 
         parameters=choosing.parameters(call),
         because=options.because,
     )
-    say({"event": "planned", "plan": decided.plan})
+    say({"event": "planned", "plan": decided.plan.shown})
     standing.settle(call.world, decided.plan, runs=True)
     if decided.plan.verdict != "allow":
-        return {"exit_code": 3 if decided.plan.verdict == "refuse" else 4, "plan": decided.plan}
+        return {"exit_code": 3 if decided.plan.verdict == "refuse" else 4, "plan": decided.plan.shown}
     numbers: list[int] = []
 
     def begun(number: int) -> None:
@@ -102,7 +102,7 @@ def _of_a_kit(call: Call, say: Say, opened: Callable[[int], None]) -> dict[str, 
 
     with redirect_stdout(io.StringIO()):
         code = walks.run_one(call, decided.plan, begun)
-    return {"exit_code": code, "walk": numbers[0], "plan": decided.plan}
+    return {"exit_code": code, "walk": numbers[0], "plan": decided.plan.shown}
 
 
 def _call(world: World, declared: Declared, asked: Ask, talk: SayingTalk) -> Call:
