@@ -93,7 +93,10 @@ def _of_a_kit(call: Call, say: Say, opened: Callable[[int], None]) -> dict[str, 
     say({"event": "planned", "plan": decided.plan.shown})
     standing.settle(call.world, decided.plan, runs=True)
     if decided.plan.verdict != "allow":
-        return {"exit_code": 3 if decided.plan.verdict == "refuse" else 4, "plan": decided.plan.shown}
+        return {
+            "exit_code": 3 if decided.plan.verdict == "refuse" else 4,
+            "plan": decided.plan.shown,
+        }
     numbers: list[int] = []
 
     def begun(number: int) -> None:
