@@ -138,3 +138,17 @@ def test_a_password_that_is_wrong_is_told_and_not_shown(team: AppTeam) -> None:
     answer = team.call("deploy", "shop", person=ANA)
     assert (answer.code, "lets nobody in" in answer.err) == (1, True), answer
     assert PASSWORD not in answer.out + answer.err
+
+
+def test_images_by_branch_and_age(team: AppTeam, registry: ImageRegistry) -> None:
+    """What a task could be given: tags of a branch, the newest first, and how to deploy one."""
+    registry.push("team/shop", "feature-x-2", content="later")
+    listed = team.call("deploy", "images", "shop", "--json").json["images"]["app"]
+    assert {one["tag"] for one in listed} == {"main-latest", "hotfix", "feature-x-2"}
+    told = team.call("deploy", "images", "shop", "--ref", "feature/x")
+    assert told.code == 0, told
+    assert "feature-x-2" in told.out
+    assert "hotfix" not in told.out
+    assert "next: handrail deploy shop --image app=:feature-x-2 --plan" in told.out
+    assert PASSWORD not in told.out
+    assert "there is no such image" in team.call("deploy", "images", "shop", "--ref", "nope").out

@@ -1,4 +1,4 @@
-"""`handrail deploy status` and `history`: how apps stand, and what ran of them, as tables.
+"""`handrail deploy status`, `history` and `images`, as tables.
 
 They are written from the values that `--json` and the API have: the same from a server.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from handrail.cli.call import Call
+    from handrail.kits.deploys.model import Image
 
 _SHORT = 7
 # The worst first: whoever looks has little time.
@@ -88,6 +89,30 @@ def show_history(call: Call, app: str, found: Sequence[Mapping[str, Any]]) -> in
     lines = screen.columns(rows, indent="", right=(0,))
     if len(found) > _MOST:
         lines.append(f"and {len(found) - _MOST} older: --json shows all")
+    screen.write("\n".join(lines))
+    return 0
+
+
+def show_images(call: Call, app: str, found: Mapping[str, Sequence[Image]]) -> int:
+    """Write which images each task of an app could be given, the newest first."""
+    from handrail.cli import screen
+    from handrail.plans.canonical import plain, time_text
+
+    if call.options.json:
+        screen.write_json({"format": 1, "app": app, "images": plain(dict(found))})
+        return 0
+    now = time_text(call.world.clock.now())
+    rows = [
+        (task, one.repository, one.tag, screen.ago(one.created, now), one.digest[:19])
+        for task, images in found.items()
+        for one in images[:_MOST]
+    ]
+    if not rows:
+        screen.write("there is no such image.")
+        return 0
+    lines = screen.columns([("task", "image", "tag", "made", "digest"), *rows], indent="")
+    name = app.partition("/")[2]
+    lines.append(f"next: handrail deploy {name} --image {rows[0][0]}=:{rows[0][2]} --plan")
     screen.write("\n".join(lines))
     return 0
 

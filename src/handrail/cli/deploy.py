@@ -1,7 +1,7 @@
 """Run what an app's own repository says at a commit: planned, judged, followed, watched.
 
-The first word may also be `status`, `history`, `rollback` or `import`; an app of such a name is
-called `app/status`.
+The first word may also be `status`, `history`, `images`, `rollback` or `import`; an app of such a
+name is called `app/status`.
 
 examples:
   handrail deploy shop                          the branch that the app declares
@@ -10,11 +10,12 @@ examples:
   handrail deploy shop pay search               several, in waves; --all for every app
   handrail deploy status                        saved, running and the branch, of every app
   handrail deploy history shop                  what ran when, from which commit, by whom
+  handrail deploy images shop --ref main        what its registry has of that branch, by age
   handrail deploy rollback shop                 the version before; --to RUN for another
   handrail deploy import --from platform/prod   declare what a platform runs already
   handrail deploy import --rocksteady apps.json
 
-Exit code: as of `handrail run`; of `status`, `history` and `import` 0.
+Exit code: as of `handrail run`; of `status`, `history`, `images` and `import` 0.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _OPTIONS = {
     "rollback": _DOING | {"to"},
     "status": frozenset[str](),
     "history": frozenset[str](),
+    "images": frozenset({"ref"}),
     "import": frozenset({"platform", "rocksteady", "into", "registry", "repository"}),
 }
 _NAMES = {"without": "--except", "platform": "--from", "break_glass": "--break-glass"}
@@ -219,6 +221,28 @@ def _history(call: Call, names: Sequence[str]) -> int:
     return apps.show_history(call, ref, [answers.ran(call.world, one) for one in found])
 
 
+def _images(call: Call, names: Sequence[str]) -> int:
+    """Show the images that an app's tasks could be given, by branch and age."""
+    from handrail import kit_wiring
+    from handrail.cli import apps
+    from handrail.kits.deploys import images as choosing
+    from handrail.kits.deploys.apps import app_of
+
+    (ref,) = _refs(call, (_only("images", names),))
+    resource = call.declared.estate.resources[ref]
+    declared = app_of(resource).images
+    if not declared:
+        raise UsageError(
+            "image.unknown",
+            f"`{ref}` declares no image",
+            at=resource.place,
+            hint="images: {TASK: ghcr.io/team/shop}",
+        )
+    registry = kit_wiring.outside(call.world).open_registry(resource)
+    found = choosing.offered(declared, call.options.ref, registry)
+    return apps.show_images(call, ref, found)
+
+
 def _import(call: Call, names: Sequence[str]) -> int:
     """Declare what runs already on a platform, or what Rocksteady knows."""
     from handrail.cli import importing
@@ -231,5 +255,6 @@ def _import(call: Call, names: Sequence[str]) -> int:
 _OTHERS: Mapping[str, Callable[[Any, Sequence[str]], int]] = {
     "status": _status,
     "history": _history,
+    "images": _images,
     "import": _import,
 }

@@ -47,6 +47,12 @@ def _deploy(call: RemoteCall) -> int:
             "apps are declared where the team's repository is",
             hint="env -u HANDRAIL_URL handrail deploy import ...     in a clone of it",
         )
+    if word == "images":
+        raise UsageError(
+            "remote.local-only",
+            "a registry is asked from where its token is",
+            hint="env -u HANDRAIL_URL handrail deploy images ...     in a clone of the repository",
+        )
     if word == "history":
         if len(names) != 1:
             raise UsageError("usage", "which app? one is needed", hint=deploy.ONE.format(word))

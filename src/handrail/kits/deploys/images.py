@@ -217,6 +217,31 @@ def _whole(given: str, known: Wanted | None) -> str:
     return whole
 
 
+def offered(
+    declared: Mapping[str, str], branch: str, registry: Registry
+) -> Mapping[str, tuple[Image, ...]]:
+    """Return what each declared task could be given: tags that hold the branch, the newest first.
+
+    Args:
+        declared: task to image, as an app declares them.
+        branch: empty for every tag.
+        registry: of the images.
+
+    Raises:
+        UsageError, PlatformError: as `Registry.tags`.
+    """
+    found = {}
+    for task, template in declared.items():
+        repository = parse(_PLACEHOLDER.sub("x", template)).repository
+        found[task] = tuple(registry.tags(repository, _as_tag(branch)))
+    return found
+
+
+def _as_tag(branch: str) -> str:
+    """Return how a branch is called in a tag."""
+    return _TAG_BEGINS.sub("", _NO_TAG.sub("-", branch))[:_LONGEST_TAG]
+
+
 def _filled(task: str, template: str, words: Words) -> str:
     repository, _, tag = template.rpartition(":")
     if not repository or "/" in tag or _PLACEHOLDER.search(repository):
@@ -237,7 +262,7 @@ def _word(name: str, task: str, words: Words) -> str:
         case "short":
             return words.commit[:SHORT]
         case "branch" if words.branch:
-            return _TAG_BEGINS.sub("", _NO_TAG.sub("-", words.branch))[:_LONGEST_TAG]
+            return _as_tag(words.branch)
         case "branch":
             raise UsageError(
                 "image.unknown",
