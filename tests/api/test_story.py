@@ -253,3 +253,25 @@ def test_schedules(tmp_path: Path) -> None:
         assert served.call("schedules").out == team.call("schedules").out
         assert served.call("schedules", "resume", "close-devices").code == 0
         assert served.call("schedules", "run-due").code == 2
+
+
+def test_contraindications_are_told(team: Team) -> None:
+    """`check` tells through a server what operations harm whom, as it does without one."""
+    harmed = """\
+services:
+  ledger:
+    needs: [store/pilot-db]
+    contraindications:
+      - {operation: reset-pilot, because: incident/oops, owner: ana, expires: 2999-01-01, replay: 9}
+incidents:
+  oops: {date: 2021-01-12, actions: [{do: keep the ledger apart, owner: ben}]}
+"""
+    team.commit({"estate/ledger.yaml": harmed})
+    assert team.call("plan", "reset-pilot").code == 3  # so that it is counted
+    with serving(team) as served:
+        for words in (("check",), ("check", "--json")):
+            here, there = team.call(*words), served.call(*words, role="viewer")
+            assert (there.code, there.out) == (here.code, here.out), (words, there.err)
+        told = served.call("check", role="viewer").out
+        assert "still open: keep the ledger apart" in told
+        assert "looked after by ana" in told

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from handrail.core.holding import Held, Release
+from handrail.core.lessons import Lesson
 from handrail.plans.fan_out import FanOut
 from handrail.plans.model import Approval, Plan
 from handrail.ports import Record
@@ -308,6 +309,7 @@ class Checked(msgspec.Struct, frozen=True):
     operations: int
     errors: tuple[dict[str, Any], ...]
     warnings: tuple[dict[str, Any], ...]
+    contraindications: tuple[Lesson, ...] = ()
 
 
 class Verified(msgspec.Struct, frozen=True):

@@ -126,12 +126,17 @@ def _status(call: RemoteCall) -> int:
 
 def _check(call: RemoteCall) -> int:
     from handrail.cli import check
+    from handrail.core.lessons import Lesson
 
     found = call.server.ask("GET", "/v1/check")
-    warnings = [error_of({**one, "detail": one["message"]}, "") for one in found["warnings"]]
+    errors, warnings = (
+        [error_of({**one, "detail": one["message"]}, "") for one in found[kind]]
+        for kind in ("errors", "warnings")
+    )
     counted = f"{found['resources']} resources, {found['operations']} operations"
-    check.show(call, (), warnings, counted)
-    return 2 if call.options.strict and warnings else 0
+    learnt = [value_of(one, Lesson) for one in found["contraindications"]]
+    check.show(call, errors, warnings, counted, learnt)
+    return 2 if errors or (call.options.strict and warnings) else 0
 
 
 def _wanted(call: RemoteCall) -> dict[str, Any]:

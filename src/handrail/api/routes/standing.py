@@ -7,6 +7,7 @@ from typing import Any
 from handrail.api.route import Answer, Asked, Route
 from handrail.api.shapes import Checked, Person, Survey
 from handrail.api.targets import sees
+from handrail.core import lessons
 from handrail.core.surveying import survey
 from handrail.estate.checking import warnings
 
@@ -34,10 +35,18 @@ def status(asked: Asked) -> Answer:
 
 def check(asked: Asked) -> Answer:
     """Answer what is wrong with the declarations; what makes them unusable is a 422 anywhere."""
-    declared = asked.declared
-    found = warnings(declared.estate, asked.world.clock.now().date())
-    told = tuple(dict(one.as_json()) for one in found)
-    return Answer(Checked(len(declared.estate.resources), len(declared.own_operations), (), told))
+    declared, world = asked.declared, asked.world
+    estate = declared.estate
+    found = warnings(estate, world.clock.now().date())
+    return Answer(
+        Checked(
+            len(estate.resources),
+            len(declared.own_operations),
+            tuple(dict(one.as_json()) for one in lessons.errors(world, estate)),
+            tuple(dict(one.as_json()) for one in found),
+            tuple(one for one in lessons.lessons(world, estate) if sees(asked, one.protects)),
+        )
+    )
 
 
 ROUTES = (
