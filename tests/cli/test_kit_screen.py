@@ -133,3 +133,10 @@ def test_nothing_of_an_app_moves_the_cursor() -> None:
     assert "\x1b" not in told
     assert "\r" not in told
     assert not any(line.startswith("ready: everything") for line in told.splitlines())
+
+
+def test_explained_as_it_was_drafted() -> None:
+    """What `explain` says of a kit's plan is what the plan said, not of a rehearsal."""
+    lines = screen.measured_lines(make())
+    assert lines[0] == "deploy would, on app/shop:"
+    assert "health: version 12 is running, 3 of 3 healthy" in lines

@@ -249,6 +249,11 @@ def _drafted(plan: Plan) -> list[str]:
         by = f"{change.commit[:7]} by {change.author}, {ago(change.when, plan.facts.now)}{seen}"
         lines.append("  commit  " + wrap(by, indent))
     lines += [_risk(plan), "  undo    " + wrap(plan.undo_said, indent), ""]
+    return [*lines, *_drafted_effects(plan)]
+
+
+def _drafted_effects(plan: Plan) -> list[str]:
+    lines: list[str] = []
     if plan.effects:
         lines.append(f"{plan.request.operation} would, on {plan.target.resource}:")
         lines += columns([(e.verb, f"{e.kind} {e.name}", e.detail) for e in plan.effects])
@@ -370,6 +375,8 @@ def ago(then: str, now: str) -> str:
 
 def measured_lines(plan: Plan) -> list[str]:
     """Return what a plan would do, and what its rehearsal saw besides."""
+    if plan.is_of_kit:
+        return _drafted_effects(plan)
     operation, target = plan.request.operation, plan.target.resource
     if plan.effects is None:
         unknown = f"what {operation} would do on {target} is unknown: it has not been rehearsed."
