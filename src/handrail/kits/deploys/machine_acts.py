@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -90,27 +91,27 @@ class At:
         return next((one for one in self.machines.machines() if one.id == self.id), None)
 
 
-class MachineAct:
+class MachineAct(ABC):
     """`KitAct` of one machine; what a subclass says is how it is meant, begun, seen and undone."""
 
     def __init__(self, outside: Outside) -> None:
         self.outside = outside
 
+    @abstractmethod
     def meant(self, resource: Resource, request: Request, chosen: Chosen) -> Meant:
         """Say what is to be done to a machine."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self, at: At) -> None:
         """Begin it, compare-and-set. Twice equals once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def seen(self, at: At, machine: Machine | None) -> Stage | None:
         """Say where it stands; None where the machine shows nothing of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put_back(self, at: At, machine: Machine) -> None:
         """Begin to put it back. Twice equals once."""
-        raise NotImplementedError
 
     def draft(self, resource: Resource, request: Request, declared: Declared) -> Draft:
         """Say what it would do; see `KitAct`."""
