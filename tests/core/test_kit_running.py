@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from handrail.core import acts, approving, deciding, fanning, kit_running, records
+from handrail.core import acts, approving, deciding, fanning, kit_running, records, walks
 from handrail.core.deciding import Decided
 from handrail.core.kit_act import Job, Stage
 from handrail.core.world import Declared, Kit
@@ -303,7 +303,8 @@ def test_ill_is_put_back(house: House) -> None:
     """What is ill in its watch is put back at once."""
     house.fake.checks.set(ROOM_HEALTH, WELL, ILL)
     stands = house.walk().go()
-    assert stands.outcome == "failed"
+    assert (stands.outcome, walks.outcome(stands)) == ("failed", "undone")
+    assert walks.next_commands(1, stands) == ()
     assert house.lamps.colours["desk"][0] == "white"
     assert house.ends() == ["undone"]
 

@@ -128,7 +128,8 @@ def next_commands(number: int, stands: Standing) -> tuple[tuple[str, str], ...]:
     is_failed, is_unknown = "failed" in found, "unknown" in found
     rerun = (f"{go_on} --rerun", "goes again over what failed, then over what never began")
     if stands.state == "ended":
-        is_left = is_failed and stands.outcome == "failed"
+        # What is as it was before is planned anew: the world has moved on from that plan.
+        is_left = is_failed and outcome(stands) == "failed"
         return (*((rerun,) if is_left else ()), *((undo,) if "done" in found else ()))
     ways = [rerun] if is_failed else []
     if is_unknown:
