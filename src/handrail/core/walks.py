@@ -15,6 +15,7 @@ from typing import Any
 from handrail.core import records
 from handrail.core.world import World
 from handrail.errors import UsageError
+from handrail.plans.fan_out import KIT_ACT
 from handrail.plans.moving import show
 from handrail.plans.standing import Standing, StepStanding
 from handrail.plans.walk import Mark, step_id
@@ -118,6 +119,10 @@ def _is_as_before(step: StepStanding) -> bool:
     return put_back or step.state in {"waiting", "undone"}
 
 
+def _is_of_kit(stands: Standing) -> bool:
+    return all(step.act == KIT_ACT for lane in stands.walk.lanes for step in lane.steps)
+
+
 def next_commands(number: int, stands: Standing) -> tuple[tuple[str, str], ...]:
     """Return what can be done about a walk: commands, each with what it does."""
     go_on = f"handrail resume {number}"
@@ -128,8 +133,9 @@ def next_commands(number: int, stands: Standing) -> tuple[tuple[str, str], ...]:
     is_failed, is_unknown = "failed" in found, "unknown" in found
     rerun = (f"{go_on} --rerun", "goes again over what failed, then over what never began")
     if stands.state == "ended":
-        # What is as it was before is planned anew: the world has moved on from that plan.
-        is_left = is_failed and outcome(stands) == "failed"
+        # What a kit put back is planned anew: the world has moved on from that plan.
+        is_stale = _is_of_kit(stands) and outcome(stands) == "undone"
+        is_left = is_failed and stands.outcome == "failed" and not is_stale
         return (*((rerun,) if is_left else ()), *((undo,) if "done" in found else ()))
     ways = [rerun] if is_failed else []
     if is_unknown:
