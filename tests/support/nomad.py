@@ -112,8 +112,8 @@ class NomadAgent:
                 stdout=log,
                 stderr=log,
                 env=environment,
+                # In our session: what comes to us in another one counts as a script's leftover.
                 cwd=self._folder,
-                start_new_session=True,
             )
         self._wait(self._is_up)
         if self._has_acl:
