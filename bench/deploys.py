@@ -146,7 +146,7 @@ def _recorded(plan: Callable[[], None]) -> tuple[list[httpx.Request], list[Comma
     try:
         plan()
     finally:
-        httpx.Client.send, subprocess.Popen = send, popen  # type: ignore[method-assign,misc]
+        httpx.Client.send, subprocess.Popen = send, popen  # type: ignore[method-assign,misc]  # as they were
     return sent, started
 
 

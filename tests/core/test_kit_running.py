@@ -100,6 +100,9 @@ class Light:
         """Set it."""
         if self.lamps.broken == "apply":
             raise ZeroDivisionError("a defect")
+        if self.lamps.broken == "die":
+            self.lamps.broken = ""
+            raise KeyboardInterrupt
         serial = job.body["serial"]
         assert isinstance(serial, int)
         self.lamps.set(job.resource.name, str(job.body["colour"]), serial)
@@ -494,3 +497,24 @@ def test_defect_lets_go(house: House) -> None:
     assert house.ends() == ["failed"]
     house.lamps.broken = ""
     assert all(d.guard != "lock" or d.verdict == "allow" for d in house.decide().plan.decisions)
+
+
+def test_another_plan_is_not_done(house: House) -> None:
+    """Where nobody had to approve, what is done is still what was planned, and nothing else."""
+    house.light.risk = "low"
+    decided = house.decide()
+    assert decided.plan.verdict == "allow"
+    house.lamps.colours["desk"] = ("green", 1)  # what undo would put back is another now
+    assert house.walk(decided).go().outcome == "failed"
+    assert (house.lamps.applied, house.lamps.colours["desk"]) == (0, ("green", 1))
+
+
+def test_killed_before_it_acts(house: House) -> None:
+    """An engine that dies right before it acts has begun one run, and the next one does it."""
+    walk = house.walk()
+    house.lamps.broken = "die"
+    with pytest.raises(KeyboardInterrupt):
+        walk.go()
+    assert walk.go().outcome == "done"
+    told = [one.kind for one in house.fake.journal.records("resource-lamp/desk")]
+    assert (told, house.lamps.applied) == (["run-begun", "run-ended"], 1)

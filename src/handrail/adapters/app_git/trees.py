@@ -159,7 +159,7 @@ class Tree:
         """Return the sizes of those that are here."""
         answer = self._cache.git.ask(["cat-file", "--batch-check"], stdin=_lines(ids)).out
         words = (line.split() for line in answer.decode("ascii", "replace").splitlines())
-        return {one[0]: int(one[2]) for one in words if len(one) == 3 and one[1] == "blob"}  # noqa: PLR2004
+        return {one[0]: int(one[2]) for one in words if len(one) == 3 and one[1] == "blob"}  # noqa: PLR2004  id, kind, size
 
     def _batch(self, ids: set[str]) -> Iterator[tuple[str, bytes]]:
         answer = self._ask(["cat-file", "--batch"], ids)
